@@ -1,0 +1,1 @@
+//! Models of the walchan protocol; see README.md.
