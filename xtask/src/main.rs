@@ -1,1 +1,38 @@
-fn main() {}
+//! The project's chores, run as `cargo xtask <command>`. No dependencies, so that they cost nothing to build.
+
+mod lint;
+mod orderings;
+mod protocol;
+mod run;
+mod sabotage;
+mod source;
+mod test;
+mod walls;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask <command>
+
+  test              every test: debug, docs, release, without features, models, planted weakenings
+  lint              formatting, clippy, documentation, and the walls between the modules
+  orderings         compare the atomic operations in src with the tables of docs/protocol.md
+  sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match args.as_slice() {
+        ["test"] => test::run(),
+        ["lint"] => lint::run(),
+        ["orderings"] => orderings::run(),
+        ["sabotage", names @ ..] => sabotage::run(names),
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("\nxtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! `cargo xtask lint`: all that can be judged without running the code.
+
+use crate::run::{Outcome, Plan, cargo, cargo_loom};
+use crate::walls;
+
+/// Every combination of features, but for `models`, which does nothing without loom.
+const FEATURES: [&str; 4] = ["", "fsync", "stress", "fsync,stress"];
+
+pub fn run() -> Outcome {
+    let mut plan = Plan::default();
+    plan.command("formatting", cargo("fmt --all --check"))?;
+    plan.step("walls between modules", "cargo xtask lint", walls::run)?;
+    let clippy = cargo("clippy --workspace --all-targets -- -D warnings");
+    plan.command("clippy", clippy)?;
+    for list in FEATURES {
+        let only = format!("--no-default-features --features={list}");
+        let clippy = cargo(&format!("clippy --all-targets {only} -- -D warnings"));
+        plan.command(&format!("clippy with features {list:?}"), clippy)?;
+    }
+    for what in [
+        "walchan --lib",
+        "walchan --lib --features=models",
+        "loom-tests --all-targets",
+    ] {
+        let clippy = cargo_loom(&format!("clippy -p {what} -- -D warnings"));
+        plan.command(&format!("clippy under loom, {what}"), clippy)?;
+    }
+    for what in ["", "--document-private-items"] {
+        let mut doc = cargo(&format!("doc --no-deps --lib {what}"));
+        doc.env("RUSTDOCFLAGS", "-D warnings");
+        plan.command(&format!("documentation {what}"), doc)?;
+    }
+    plan.summary("lint");
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! `cargo xtask test`: every test there is, cheapest first.
+
+use crate::run::{Outcome, Plan, cargo, cargo_loom};
+use crate::sabotage;
+
+const DEBUG: &str = "test --workspace --exclude loom-tests --lib --bins --tests --examples";
+
+pub fn run() -> Outcome {
+    let mut plan = Plan::default();
+    plan.command("tests and examples, debug", cargo(DEBUG))?;
+    plan.command("documentation", cargo("test --doc"))?;
+    plan.command("tests, release", cargo("test --release --lib --tests"))?;
+    let bare = cargo("test --no-default-features --lib --tests");
+    plan.command("tests without default features", bare)?;
+    plan.command("models", cargo_loom("test --release -p loom-tests"))?;
+    let sabotage = || sabotage::run(&[]);
+    plan.step("planted weakenings", "cargo xtask sabotage", sabotage)?;
+    plan.summary("test");
+    Ok(())
+}
