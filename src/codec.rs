@@ -1,0 +1,149 @@
+//! Values to bytes and back. The only file that names bincode.
+//!
+//! Little-endian, fixed-width integers. Decoding is limited: a length in the bytes that asks for more
+//! than a message of its size could hold is an error, not an allocation. Bytes that are left over
+//! are an error too. User code that panics while it decodes gives an error.
+
+use crate::error::CodecError;
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
+use bincode::enc::write::Writer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The codec's number in the identity page.
+pub(crate) const CODEC_ID: u32 = 1;
+pub(crate) const CODEC_NAME: &str = "bincode 2, fixed-width";
+
+type Config<L> = Configuration<LittleEndian, Fixint, L>;
+
+const fn config<const N: usize>() -> Config<Limit<N>> {
+    bincode::config::legacy().with_limit::<N>()
+}
+
+const ENCODE: Config<NoLimit> = bincode::config::legacy();
+
+/// A larger buffer is not kept.
+const KEPT_LEN_MAX: usize = 1 << 20;
+
+thread_local! {
+    /// Taken while in use, so that a `Serialize` that sends finds another one.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends the thread's buffer, empty.
+pub(crate) fn with_buffer<R>(body: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    let mut buffer = BUFFER.with(Cell::take);
+    buffer.clear();
+    let result = body(&mut buffer);
+    if buffer.capacity() <= KEPT_LEN_MAX {
+        BUFFER.with(|kept| kept.set(buffer));
+    }
+    result
+}
+
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Writer for Append<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Appends the encoded value to `buffer`.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
+    bincode::serde::encode_into_writer(value, Append(buffer), ENCODE).map_err(|e| CodecError(e.to_string()))
+}
+
+/// Decodes a whole payload.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
+    // The value is given away whole or not at all, so nothing half-made is seen after a panic.
+    match catch_unwind(AssertUnwindSafe(|| decode_limited(payload))) {
+        Ok(decoded) => decoded,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            Err(CodecError(format!("decoding panicked: {text}")))
+        }
+    }
+}
+
+/// Checks that a payload decodes. A function pointer to it lets senders do so without bounds on their
+/// type.
+pub(crate) fn check<T: DeserializeOwned>(payload: &[u8]) -> Result<(), CodecError> {
+    decode::<T>(payload).map(drop)
+}
+
+/// The limit is a constant of bincode's, so there are classes of it: at least four times the payload (a
+/// `char` counts four bytes for one), at most 64 times, and never less than 64 KiB.
+fn decode_limited<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
+    if payload.len() <= 16 << 10 {
+        decode_with::<T, { 64 << 10 }>(payload)
+    } else {
+        decode_large(payload)
+    }
+}
+
+#[cold]
+fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
+    match payload.len() {
+        0..=0x4_0000 => decode_with::<T, { 1 << 20 }>(payload),
+        0..=0x40_0000 => decode_with::<T, { 16 << 20 }>(payload),
+        0..=0x400_0000 => decode_with::<T, { 256 << 20 }>(payload),
+        _ => decode_with::<T, { 4 << 30 }>(payload),
+    }
+}
+
+#[inline]
+fn decode_with<T: DeserializeOwned, const N: usize>(payload: &[u8]) -> Result<T, CodecError> {
+    match bincode::serde::decode_from_slice(payload, config::<N>()) {
+        Ok((value, used)) if used == payload.len() => Ok(value),
+        Ok((_, used)) => Err(CodecError(format!("{} bytes are left over", payload.len() - used))),
+        Err(e) => Err(CodecError(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_beyond_the_payload_is_an_error_and_no_allocation() {
+        for len in [u64::MAX, 1 << 40, 1 << 30, 100_000] {
+            let mut payload = len.to_le_bytes().to_vec();
+            payload.extend_from_slice(b"short");
+            assert!(decode::<String>(&payload).is_err());
+            assert!(decode::<Vec<u8>>(&payload).is_err());
+            assert!(decode::<Vec<String>>(&payload).is_err());
+        }
+    }
+
+    #[test]
+    fn texts_of_every_class_survive() {
+        for len in [0, 1, 16_000, 17_000, 300_000, 5_000_000] {
+            let text: String = "\u{1F980}\u{e9}x".chars().cycle().take(len).collect();
+            let mut payload = Vec::new();
+            assert_eq!(encode(&text, &mut payload), Ok(()));
+            assert_eq!(decode::<String>(&payload).as_ref(), Ok(&text));
+            let chars: Vec<char> = text.chars().collect();
+            payload.clear();
+            assert_eq!(encode(&chars, &mut payload), Ok(()));
+            assert_eq!(decode::<Vec<char>>(&payload), Ok(chars));
+            payload.push(0);
+            assert!(decode::<Vec<char>>(&payload).is_err());
+        }
+    }
+
+    #[test]
+    fn integers_have_their_width() {
+        let mut payload = Vec::new();
+        assert_eq!(encode(&(1u8, 2u16, 3u64), &mut payload), Ok(()));
+        assert_eq!(payload, [1, 2, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,186 @@
+//! A message in the hands of the receiver, until it is acknowledged.
+
+use crate::channel::Channel;
+use crate::error::Error;
+use crate::memory::mapped::Mapped;
+use crate::message_id::MessageId;
+use crate::ring::Frame;
+use crate::sync::Arc;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+/// What settles a delivery when it is gone, and keeps the channel open until then.
+struct Receipt {
+    channel: Arc<Channel<Mapped>>,
+    frame: Frame,
+    /// Leave the message as it is.
+    leave: bool,
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if self.leave {
+            // The next life delivers it.
+        } else if std::thread::panicking() {
+            self.channel.log().give_back(self.frame.position);
+        } else {
+            self.channel.log().acknowledge(self.frame.position);
+        }
+    }
+}
+
+impl Receipt {
+    fn leave(mut self) {
+        self.leave = true;
+    }
+}
+
+/// A received message.
+///
+/// Dropping it acknowledges the message: it is done, and will not come back. In a panicking thread dropping
+/// does the opposite: the message comes back, as the next one. Until one or the other, the
+/// message counts as unacknowledged, and another life of the channel would deliver it again.
+///
+/// Deliveries may be held, moved to other threads, and dropped in any order. Each keeps the channel
+/// open; one that is forgotten (`std::mem::forget`) keeps its file locked until the process ends.
+///
+/// What is not named as a method here is an associated function, so that it cannot hide a method of `T`.
+///
+/// ```
+/// use walchan::Delivery;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+/// tx.send("work".to_owned()).unwrap();
+///
+/// let delivery = rx.recv().unwrap();
+/// assert_eq!(delivery.len(), 4); // derefs to the message
+/// assert_eq!(Delivery::deliveries(&delivery), 1);
+/// drop(delivery); // acknowledged
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub struct Delivery<T> {
+    value: T,
+    receipt: Receipt,
+}
+
+impl<T> Delivery<T> {
+    pub(crate) fn new(value: T, channel: Arc<Channel<Mapped>>, frame: Frame) -> Self {
+        Delivery { value, receipt: Receipt { channel, frame, leave: false } }
+    }
+
+    /// The message.
+    pub fn get(&self) -> &T {
+        &self.value
+    }
+
+    /// The message, to be changed. The file keeps what was sent.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+
+    /// Acknowledges, and gives the message.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+
+    /// A copy of the message; nothing is acknowledged.
+    pub fn copied(&self) -> T
+    where
+        T: Copy,
+    {
+        self.value
+    }
+
+    /// Acknowledges, as dropping does in any thread that is not panicking, and tells whether the channel still
+    /// works. Never waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: a sync of the channel failed, so after a power cut the message may come back. After a
+    /// kill it does not.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+    /// # tx.send(1).unwrap();
+    /// walchan::Delivery::ack(rx.recv().unwrap())?;
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn ack(delivery: Self) -> Result<(), Error> {
+        let Delivery { value, receipt } = delivery;
+        // First: if its drop panics, the message is not done.
+        drop(value);
+        let channel = Arc::clone(&receipt.channel);
+        channel.log().acknowledge(receipt.frame.position);
+        receipt.leave();
+        Ok(channel.log().check()?)
+    }
+
+    /// Leaves the message as it is: this life does not deliver it again, the next one does.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("queue");
+    /// let (tx, rx) = walchan::channel(&path)?;
+    /// tx.send(1).unwrap();
+    /// walchan::Delivery::leave(rx.recv().unwrap());
+    /// drop((tx, rx));
+    ///
+    /// let (_tx, rx) = walchan::channel::<i32>(&path)?;
+    /// assert_eq!(*rx.recv().unwrap(), 1);
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn leave(delivery: Self) {
+        delivery.receipt.leave();
+    }
+
+    /// The id of the message: the same each time it is delivered.
+    pub fn id(delivery: &Self) -> MessageId {
+        delivery.receipt.channel.id(delivery.receipt.frame.position)
+    }
+
+    /// How often the message has been delivered, this time included; 14 stands for that many or more.
+    pub fn deliveries(delivery: &Self) -> u32 {
+        u32::from(delivery.receipt.frame.deliveries)
+    }
+}
+
+impl<T> Deref for Delivery<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for Delivery<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Delivery<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Delivery").field(&self.value).finish()
+    }
+}
+
+impl<T: PartialEq> PartialEq<T> for Delivery<T> {
+    fn eq(&self, other: &T) -> bool {
+        self.value == *other
+    }
+}
+
+impl<T: PartialEq> PartialEq for Delivery<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for Delivery<T> {}
+
+// The channel behind it is whole after any panic; only `T` can be left half-changed.
+impl<T: UnwindSafe> UnwindSafe for Delivery<T> {}
+impl<T: RefUnwindSafe> RefUnwindSafe for Delivery<T> {}

@@ -1,0 +1,122 @@
+//! The two checkpoint pages, and what the disk may hold of them.
+//!
+//! Space may be reused only when every checkpoint that recovery could fall back on has a head beyond
+//! it. What the disk holds of a page is its content at the last completed sync, or anything stored
+//! since. In synced modes the last completed sync decides. In `FlushOnly` the kernel writes pages when it
+//! likes, so the older of the two counts; and a checkpoint whose commit lies above its head would
+//! turn reused space into damage, so each page is *pinned* at the lowest such head that the disk may
+//! hold, until a completed sync has replaced it.
+
+use crate::format::checkpoint::Checkpoint;
+
+#[derive(Debug)]
+pub(super) struct Pages {
+    stored: [Checkpoint; 2],
+    /// Index of the page stored last.
+    newest: usize,
+    pins: [Option<u64>; 2],
+    /// While a sync runs: the pins of what it will leave, and of what was stored since it began.
+    replaced: [Option<u64>; 2],
+    since: [Option<u64>; 2],
+    /// The checkpoint of the last completed sync.
+    recorded: Checkpoint,
+}
+
+fn pin_of(checkpoint: &Checkpoint) -> Option<u64> {
+    (checkpoint.commit > checkpoint.head).then_some(checkpoint.head)
+}
+
+/// The lower of two pins; `None` is no pin.
+fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+impl Pages {
+    /// Both pages are durable as they are.
+    pub(super) fn new(stored: [Checkpoint; 2]) -> Self {
+        let newest = usize::from(stored[1].generation > stored[0].generation);
+        let pins = [pin_of(&stored[0]), pin_of(&stored[1])];
+        Pages { stored, newest, pins, replaced: pins, since: [None; 2], recorded: stored[newest] }
+    }
+
+    pub(super) fn newest(&self) -> &Checkpoint {
+        &self.stored[self.newest]
+    }
+
+    /// The checkpoint of the last completed sync.
+    pub(super) fn recorded(&self) -> Checkpoint {
+        self.recorded
+    }
+
+    /// Takes note of a checkpoint; tells the page to store it in.
+    pub(super) fn store(&mut self, checkpoint: Checkpoint) -> usize {
+        let page = 1 - self.newest;
+        self.newest = page;
+        self.stored[page] = checkpoint;
+        self.pins[page] = lower(self.pins[page], pin_of(&checkpoint));
+        self.since[page] = lower(self.since[page], pin_of(&checkpoint));
+        page
+    }
+
+    pub(super) fn sync_begins(&mut self) {
+        self.replaced = [pin_of(&self.stored[0]), pin_of(&self.stored[1])];
+        self.since = [None; 2];
+    }
+
+    /// `recorded`: the checkpoint that the sync took along.
+    pub(super) fn sync_completed(&mut self, recorded: &Checkpoint) {
+        for page in 0..2 {
+            self.pins[page] = lower(self.replaced[page], self.since[page]);
+        }
+        self.recorded = *recorded;
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pins != [None; 2]
+    }
+
+    /// The lowest head that recovery could start from.
+    pub(super) fn floor(&self) -> u64 {
+        let heads = self.stored[0].head.min(self.stored[1].head);
+        lower(self.pins[0], self.pins[1]).map_or(heads, |pin| pin.min(heads))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(generation: u64, head: u64, commit: u64) -> Checkpoint {
+        Checkpoint { generation, head, commit, tail: commit, ..Checkpoint::default() }
+    }
+
+    #[test]
+    fn a_commit_above_the_head_pins_until_both_pages_are_replaced_durably() {
+        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)]);
+        assert!(pages.is_pinned());
+        for generation in 3..7 {
+            pages.store(checkpoint(generation, 1024, 1024));
+            assert_eq!(pages.floor(), 0, "the disk may still hold the old ones");
+        }
+        pages.sync_begins();
+        pages.sync_completed(&checkpoint(6, 1024, 1024));
+        assert!(!pages.is_pinned());
+        assert_eq!(pages.floor(), 1024);
+    }
+
+    #[test]
+    fn what_is_stored_during_a_sync_may_or_may_not_be_on_disk() {
+        let mut pages = Pages::new([checkpoint(1, 0, 0), checkpoint(2, 0, 0)]);
+        pages.store(checkpoint(3, 64, 64));
+        pages.sync_begins();
+        pages.store(checkpoint(4, 128, 512));
+        pages.sync_completed(&checkpoint(3, 64, 64));
+        assert_eq!(pages.floor(), 64);
+        pages.store(checkpoint(5, 512, 512));
+        pages.store(checkpoint(6, 512, 512));
+        assert_eq!(pages.floor(), 128);
+    }
+}

@@ -1,0 +1,175 @@
+//! The channel's own thread: syncs and commits that are due although nobody calls.
+//!
+//! It sleeps until a flag is set, then until the flag's time has come. The thread owns no handle: it
+//! keeps no channel open.
+
+use crate::ring::wait::Event;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Something was sent that no sync covers yet.
+pub(crate) const SENT: u32 = 1;
+/// The head or the commit moved.
+pub(crate) const PROGRESS: u32 = 2;
+/// Do not wait for the time.
+pub(crate) const HURRY: u32 = 4;
+/// The channel closes.
+pub(crate) const STOP: u32 = 8;
+
+/// How long progress waits for a sender's sync to take it along.
+pub(crate) const PROGRESS_GRACE: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub(crate) struct Timer {
+    flags: AtomicU32,
+    event: Event,
+    /// `commit_max_delay` in nanoseconds; 0 is off.
+    commit_delay_ns: AtomicU64,
+}
+
+impl Timer {
+    pub(crate) fn new() -> Self {
+        Timer { flags: AtomicU32::new(0), event: Event::new(), commit_delay_ns: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn set_commit_delay(&self, delay: Duration) {
+        let ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        // [O:settings] Relaxed: a setting; no data hangs on it.
+        self.commit_delay_ns.store(ns, Ordering::Relaxed);
+    }
+
+    pub(crate) fn commit_delay(&self) -> Option<Duration> {
+        // [O:settings] Relaxed: a setting; no data hangs on it.
+        match self.commit_delay_ns.load(Ordering::Relaxed) {
+            0 => None,
+            ns => Some(Duration::from_nanos(ns)),
+        }
+    }
+
+    /// Sets flags, behind a sequentially consistent fence of the caller, and wakes the thread if that is
+    /// news. What they stand for happened before that fence, so a thread that has just cleared
+    /// them sees it (E8).
+    pub(crate) fn flag(&self, flags: u32) {
+        // [O:flags] Relaxed: the fences order it (E8).
+        if self.flags.load(Ordering::Relaxed) & flags != flags {
+            // [O:flags] Relaxed: as above.
+            self.flags.fetch_or(flags, Ordering::Relaxed);
+            self.event.notify();
+        }
+    }
+
+    /// The same, if there is a delay that the flags could start.
+    pub(crate) fn flag_if_delayed(&self, flags: u32) {
+        if self.commit_delay().is_some() {
+            self.flag(flags);
+        }
+    }
+
+    /// The flags set now.
+    pub(crate) fn flags(&self) -> u32 {
+        // [O:flags] Relaxed: the fences order it (E8).
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Takes flags back, before doing what they ask for.
+    pub(crate) fn take(&self, flags: u32) -> u32 {
+        // [O:flags] Relaxed: the fence below orders it (E8).
+        let taken = self.flags.fetch_and(!flags, Ordering::Relaxed) & flags;
+        // [O:timer_fence] SeqCst: E8, pairs with [O:publish_fence] and [O:notify_fence].
+        crate::sync::weaken_fence!("timer_fence");
+        taken
+    }
+
+    pub(crate) fn event(&self) -> &Event {
+        &self.event
+    }
+}
+
+#[cfg(not(all(loom, feature = "models")))]
+pub(crate) use thread::run;
+
+#[cfg(not(all(loom, feature = "models")))]
+mod thread {
+    use super::{HURRY, PROGRESS, PROGRESS_GRACE, SENT, STOP};
+    use crate::durability::{Log, Mode};
+    use crate::memory::Memory;
+    use std::time::{Duration, Instant};
+
+    /// When which flags are due.
+    #[derive(Default)]
+    struct Due {
+        sent: Option<Instant>,
+        progress: Option<Instant>,
+        /// Rounds begun when `progress` was set.
+        rounds: u64,
+    }
+
+    impl Due {
+        fn next(&self) -> Option<Instant> {
+            match (self.sent, self.progress) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (one, other) => one.or(other),
+            }
+        }
+    }
+
+    /// A time from now; `None` if it cannot be told, which is never.
+    fn after(delay: Duration) -> Option<Instant> {
+        Instant::now().checked_add(delay)
+    }
+
+    /// The body of the thread.
+    pub(crate) fn run<M: Memory>(log: &Log<M>) {
+        let max_delay = match log.mode() {
+            Mode::Every { max_delay, .. } => max_delay,
+            Mode::PerSend | Mode::FlushOnly => Duration::ZERO,
+        };
+        let timer = &log.timer;
+        let mut known = 0;
+        let mut due = Due::default();
+        loop {
+            let flags = timer.event().wait(due.next(), || {
+                let flags = timer.flags();
+                (flags & !known != 0).then_some(flags)
+            });
+            let flags = flags.unwrap_or_else(|| timer.flags());
+            if flags & STOP != 0 {
+                return;
+            }
+            let news = flags & !known;
+            known = flags;
+            if news & SENT != 0 {
+                due.sent = after(max_delay);
+            }
+            if news & PROGRESS != 0 {
+                due.progress = after(timer.commit_delay().unwrap_or(PROGRESS_GRACE));
+                due.rounds = log.rounds();
+            }
+            let now = Instant::now();
+            let mut ripe = 0;
+            if flags & HURRY != 0 || due.sent.is_some_and(|at| at <= now) {
+                ripe |= SENT | HURRY;
+                due.sent = None;
+            }
+            if due.progress.is_some_and(|at| at <= now) {
+                if timer.commit_delay().is_none() && log.rounds() != due.rounds {
+                    // Senders sync anyway, and take progress along: give them another while.
+                    due.progress = after(PROGRESS_GRACE);
+                    due.rounds = log.rounds();
+                } else {
+                    ripe |= PROGRESS;
+                    due.progress = None;
+                }
+            }
+            if ripe != 0 {
+                let taken = timer.take(ripe);
+                known &= !ripe;
+                if log.on_timer(taken).is_err() {
+                    // The log is poisoned, and everyone who waits knows. There is nothing left to do.
+                    timer.event().wait(None, || (timer.flags() & STOP != 0).then_some(()));
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! One error for each operation.
+
+use crate::receiver::{Corrupt, Undecodable};
+use std::fmt;
+use std::io;
+
+/// Same kind and same code of the operating system: what can be compared of an I/O error.
+fn same_io(a: &io::Error, b: &io::Error) -> bool {
+    a.kind() == b.kind() && a.raw_os_error() == b.raw_os_error()
+}
+
+/// Why a channel could not be opened, synced or closed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something, or a sync of this channel failed.
+    #[error("i/o error: {0}")]
+    Io(#[from] io::Error),
+    /// Another channel, of this process or another, has the file open.
+    #[error("the file is in use by another channel")]
+    Locked,
+    /// There is something at the path, and it is not a regular file.
+    #[error("not a regular file")]
+    NotRegular,
+    /// The file is a channel, but not the one asked for.
+    #[error("{what}: the file has {stored}, wanted was {wanted}")]
+    Mismatch {
+        /// What differs: `codec`, `schema` or `ring_bytes`.
+        what: &'static str,
+        /// What the file says.
+        stored: String,
+        /// What the options say.
+        wanted: String,
+    },
+    /// The file is of a newer format than this version of walchan knows.
+    #[error("format version {stored} is newer than this version of walchan")]
+    Version {
+        /// The version in the file.
+        stored: u32,
+    },
+    /// The file is not a walchan file, or too damaged to be opened; nothing in it was changed.
+    #[error("corrupt at {position}: {reason}")]
+    Corrupt {
+        /// Offset in the file, for a header; position in the ring, for what a torn tail begins with.
+        position: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// An argument that cannot be honoured.
+    #[error("invalid argument: {0}")]
+    Invalid(&'static str),
+}
+
+impl Error {
+    pub(crate) fn corrupt(position: u64, reason: String) -> Self {
+        Error::Corrupt { position, reason }
+    }
+}
+
+impl PartialEq for Error {
+    /// I/O errors are equal if kind and OS code are.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Error::Io(a), Error::Io(b)) => same_io(a, b),
+            (Error::Locked, Error::Locked) | (Error::NotRegular, Error::NotRegular) => true,
+            (
+                Error::Mismatch { what, stored, wanted },
+                Error::Mismatch { what: w, stored: s, wanted: n },
+            ) => what == w && stored == s && wanted == n,
+            (Error::Version { stored: a }, Error::Version { stored: b }) => a == b,
+            (Error::Corrupt { position, reason }, Error::Corrupt { position: p, reason: r }) => {
+                position == p && reason == r
+            }
+            (Error::Invalid(a), Error::Invalid(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// Why a value could not be turned into bytes, or bytes into a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CodecError(pub(crate) String);
+
+/// Why [`send`](crate::Sender::send) did not return `Ok`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SendErrorKind {
+    /// The receiver is gone. The message is not in the channel.
+    Disconnected,
+    /// The message can never fit. It is not in the channel.
+    TooLarge {
+        /// Bytes of the encoded message.
+        len: u64,
+        /// Bytes that fit.
+        max: u64,
+    },
+    /// The value cannot be encoded, or not decoded again. It is not in the channel.
+    Encode(CodecError),
+    /// The message is not in the channel: it is full (kind `StorageFull`), or an earlier sync failed.
+    Io(io::Error),
+    /// The message was in the channel when its sync failed: it may still be delivered, or not.
+    Unsynced(io::Error),
+}
+
+impl fmt::Display for SendErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendErrorKind::Disconnected => f.write_str("sending on a channel without receiver"),
+            SendErrorKind::TooLarge { len, max } => {
+                write!(f, "a message of {len} bytes, at most {max} fit")
+            }
+            SendErrorKind::Encode(e) => write!(f, "the message cannot be encoded: {e}"),
+            SendErrorKind::Io(e) => write!(f, "not sent: {e}"),
+            SendErrorKind::Unsynced(e) => write!(f, "sent, but perhaps not durable: {e}"),
+        }
+    }
+}
+
+impl SendErrorKind {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SendErrorKind::Encode(e) => Some(e),
+            SendErrorKind::Io(e) | SendErrorKind::Unsynced(e) => Some(e),
+            SendErrorKind::Disconnected | SendErrorKind::TooLarge { .. } => None,
+        }
+    }
+}
+
+impl PartialEq for SendErrorKind {
+    /// I/O errors are equal if kind and OS code are.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (SendErrorKind::Disconnected, SendErrorKind::Disconnected) => true,
+            (SendErrorKind::TooLarge { len, max }, SendErrorKind::TooLarge { len: l, max: m }) => {
+                len == l && max == m
+            }
+            (SendErrorKind::Encode(a), SendErrorKind::Encode(b)) => a == b,
+            (SendErrorKind::Io(a), SendErrorKind::Io(b))
+            | (SendErrorKind::Unsynced(a), SendErrorKind::Unsynced(b)) => same_io(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// A message that was not sent, and why.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::channel::<String>(dir.path().join("queue"))?;
+/// drop(rx);
+/// let error = tx.send("kept".to_owned()).unwrap_err();
+/// assert_eq!(error.kind, walchan::SendErrorKind::Disconnected);
+/// assert_eq!(error.into_inner(), "kept");
+/// # Ok::<(), walchan::Error>(())
+/// ```
+#[derive(PartialEq)]
+pub struct SendError<T> {
+    /// The message.
+    pub value: T,
+    /// Why it was not sent.
+    pub kind: SendErrorKind,
+}
+
+impl<T> SendError<T> {
+    /// Gives the message back.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+
+    /// Whether the receiver is gone.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self.kind, SendErrorKind::Disconnected)
+    }
+}
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl<T> std::error::Error for SendError<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// Why [`try_send`](crate::SyncSender::try_send) did not send.
+#[derive(PartialEq)]
+#[non_exhaustive]
+pub enum TrySendError<T> {
+    /// There is no room now.
+    Full(T),
+    /// The receiver is gone.
+    Disconnected(T),
+    /// Anything else.
+    Failed(SendError<T>),
+}
+
+/// Why [`send_timeout`](crate::SyncSender::send_timeout) did not send.
+#[derive(PartialEq)]
+#[non_exhaustive]
+pub enum SendTimeoutError<T> {
+    /// There was no room in time.
+    Timeout(T),
+    /// The receiver is gone.
+    Disconnected(T),
+    /// Anything else.
+    Failed(SendError<T>),
+}
+
+/// The two send errors that differ in one variant.
+macro_rules! send_error {
+    ($name:ident, $lacking:ident, $text:literal) => {
+        impl<T> $name<T> {
+            /// Gives the message back.
+            pub fn into_inner(self) -> T {
+                match self {
+                    $name::$lacking(value) | $name::Disconnected(value) => value,
+                    $name::Failed(error) => error.value,
+                }
+            }
+
+            /// Whether the receiver is gone.
+            pub fn is_disconnected(&self) -> bool {
+                matches!(self, $name::Disconnected(_))
+            }
+        }
+
+        impl<T> From<SendError<T>> for $name<T> {
+            fn from(error: SendError<T>) -> Self {
+                match error.kind {
+                    SendErrorKind::Disconnected => $name::Disconnected(error.value),
+                    _ => $name::Failed(error),
+                }
+            }
+        }
+
+        impl<T> fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $name::$lacking(_) => f.write_str(concat!(stringify!($lacking), "(..)")),
+                    $name::Disconnected(_) => f.write_str("Disconnected(..)"),
+                    $name::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+                }
+            }
+        }
+
+        impl<T> fmt::Display for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $name::$lacking(_) => f.write_str($text),
+                    $name::Disconnected(_) => SendErrorKind::Disconnected.fmt(f),
+                    $name::Failed(error) => error.fmt(f),
+                }
+            }
+        }
+
+        impl<T> std::error::Error for $name<T> {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                match self {
+                    $name::Failed(error) => error.kind.source(),
+                    $name::$lacking(_) | $name::Disconnected(_) => None,
+                }
+            }
+        }
+    };
+}
+
+send_error!(TrySendError, Full, "the channel is full");
+send_error!(SendTimeoutError, Timeout, "the channel stayed full");
+
+/// Why [`recv`](crate::Receiver::recv) gave no message.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// All senders are gone, and everything they sent was delivered.
+    Disconnected,
+    /// A message whose bytes are what was sent, and cannot be decoded as `T`.
+    Undecodable(Undecodable),
+    /// A place that was on stable storage and is damaged.
+    Corrupt(Corrupt),
+    /// The file could not be read, or a sync failed and what was durable has been delivered.
+    Io(io::Error),
+}
+
+/// Why [`try_recv`](crate::Receiver::try_recv) gave no message.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TryRecvError {
+    /// There is no message now.
+    Empty,
+    /// As [`RecvError::Disconnected`].
+    Disconnected,
+    /// As [`RecvError::Undecodable`].
+    Undecodable(Undecodable),
+    /// As [`RecvError::Corrupt`].
+    Corrupt(Corrupt),
+    /// As [`RecvError::Io`].
+    Io(io::Error),
+}
+
+/// Why [`recv_timeout`](crate::Receiver::recv_timeout) gave no message.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RecvTimeoutError {
+    /// There was no message in time.
+    Timeout,
+    /// As [`RecvError::Disconnected`].
+    Disconnected,
+    /// As [`RecvError::Undecodable`].
+    Undecodable(Undecodable),
+    /// As [`RecvError::Corrupt`].
+    Corrupt(Corrupt),
+    /// As [`RecvError::Io`].
+    Io(io::Error),
+}
+
+/// What the receive errors share; `$lacking` is the variant that only some have.
+macro_rules! recv_error {
+    ($name:ident $(, $lacking:ident, $text:literal)?) => {
+        impl PartialEq for $name {
+            /// I/O errors are equal if kind and OS code are.
+            fn eq(&self, other: &Self) -> bool {
+                match (self, other) {
+                    $(($name::$lacking, $name::$lacking) => true,)?
+                    ($name::Disconnected, $name::Disconnected) => true,
+                    ($name::Undecodable(a), $name::Undecodable(b)) => a == b,
+                    ($name::Corrupt(a), $name::Corrupt(b)) => a == b,
+                    ($name::Io(a), $name::Io(b)) => same_io(a, b),
+                    _ => false,
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $($name::$lacking => f.write_str($text),)?
+                    $name::Disconnected => f.write_str("receiving on an empty channel without senders"),
+                    $name::Undecodable(u) => u.fmt(f),
+                    $name::Corrupt(c) => c.fmt(f),
+                    $name::Io(e) => write!(f, "cannot receive: {e}"),
+                }
+            }
+        }
+
+        impl std::error::Error for $name {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                match self {
+                    $name::Undecodable(u) => Some(u.cause()),
+                    $name::Io(e) => Some(e),
+                    _ => None,
+                }
+            }
+        }
+
+    };
+}
+
+/// A receive that may also find nothing in time.
+macro_rules! from_recv_error {
+    ($name:ident) => {
+            impl From<RecvError> for $name {
+                fn from(error: RecvError) -> Self {
+                    match error {
+                        RecvError::Disconnected => $name::Disconnected,
+                        RecvError::Undecodable(u) => $name::Undecodable(u),
+                        RecvError::Corrupt(c) => $name::Corrupt(c),
+                        RecvError::Io(e) => $name::Io(e),
+                    }
+                }
+            }
+    };
+}
+
+recv_error!(RecvError);
+recv_error!(TryRecvError, Empty, "the channel is empty");
+recv_error!(RecvTimeoutError, Timeout, "the channel stayed empty");
+from_recv_error!(TryRecvError);
+from_recv_error!(RecvTimeoutError);

@@ -1,0 +1,286 @@
+//! The file under a channel: made whole or not at all, owned by one channel at a time.
+//!
+//! A new file is filled under the fixed name `<path>.new`, synced, and only then given its name, so
+//! that whoever opens `path` finds a complete file. Both are locked exclusively; the lock belongs
+//! to the open file, so it moves with the rename.
+
+use crate::memory::Medium;
+use rustix::fs::RenameFlags;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// How a new file is filled. What fills the page cache decides how much one small store dirties, and
+/// so what a sync writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// 4 KiB at a time: each page on its own, for channels that sync.
+    Pages,
+    /// 1 MiB at a time: fewer page faults, for channels that do not.
+    Megabytes,
+}
+
+/// A file that this process owns until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct LockedFile(File);
+
+impl LockedFile {
+    /// `None` if another open file has the lock.
+    fn lock(file: File) -> io::Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(LockedFile(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    pub(crate) fn as_file(&self) -> &File {
+        &self.0
+    }
+
+    /// Data and size, not times. A no-op without the feature `fsync`.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        if cfg!(feature = "fsync") { self.0.sync_data() } else { Ok(()) }
+    }
+}
+
+impl Drop for LockedFile {
+    /// A child of `fork` shares the open file: closing ours would leave the lock with it.
+    fn drop(&mut self) {
+        // Closing unlocks too, unless a child holds a copy; then this is all that can be done.
+        self.0.unlock().ok();
+    }
+}
+
+impl Medium for LockedFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync_written(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// What [`open_existing`] found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    File(LockedFile),
+    Locked,
+    NotRegular,
+    Missing,
+}
+
+fn open_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // NONBLOCK: opening a FIFO must not wait for its other end.
+    options.read(true).write(true).mode(0o600).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    options
+}
+
+fn same_file(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(theirs) => Ok(ours.ino() == theirs.ino() && ours.dev() == theirs.dev()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Opens and locks the file at `path`.
+pub(crate) fn open_existing(path: &Path) -> io::Result<Found> {
+    loop {
+        // Asked before opening: some special files (a directory) cannot be opened for writing.
+        match std::fs::metadata(path) {
+            Ok(meta) if !meta.is_file() => return Ok(Found::NotRegular),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+            Err(e) => return Err(e),
+        }
+        let file = match open_options().open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+            Err(e) => return Err(e),
+        };
+        if !file.metadata()?.is_file() {
+            return Ok(Found::NotRegular);
+        }
+        let Some(file) = LockedFile::lock(file)? else { return Ok(Found::Locked) };
+        // Between the open and the lock the name may have gone to another file.
+        if same_file(file.as_file(), path)? {
+            return Ok(Found::File(file));
+        }
+    }
+}
+
+/// `path` with something appended to its last component.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The directory of `path`.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the entries of the directory that holds `path` durable.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(feature = "fsync") { File::open(directory(path))?.sync_all() } else { Ok(()) }
+}
+
+/// Creates the missing parent directories, each durable in its own parent.
+pub(crate) fn create_parents(path: &Path) -> io::Result<()> {
+    let parent = directory(path);
+    if parent.exists() {
+        return Ok(());
+    }
+    create_parents(parent)?;
+    match std::fs::create_dir(parent) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    sync_directory(parent)
+}
+
+/// What [`create`] came to.
+#[derive(Debug)]
+pub(crate) enum Created {
+    File(LockedFile),
+    /// Somebody else made the file first: open it.
+    Lost,
+    /// Somebody else is making it now.
+    Locked,
+}
+
+/// Makes a file of `len` bytes that begins with `header`, otherwise zeros, every block of it
+/// written, and gives it the name `path`. An existing file is never replaced.
+pub(crate) fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
+    let temporary = beside(path, ".new");
+    let file = loop {
+        let file = open_options().create(true).truncate(false).open(&temporary)?;
+        let Some(file) = LockedFile::lock(file)? else { return Ok(Created::Locked) };
+        if same_file(file.as_file(), &temporary)? {
+            break file;
+        }
+        // The file we locked has become somebody's channel, or its maker gave up.
+        if path.exists() {
+            return Ok(Created::Lost);
+        }
+    };
+    let made = fill_and_publish(path, &temporary, &file, header, len, fill);
+    match made {
+        Ok(true) => Ok(Created::File(file)),
+        Ok(false) => {
+            std::fs::remove_file(&temporary)?;
+            Ok(Created::Lost)
+        }
+        Err(e) => {
+            // We hold its lock and it never got its name: nobody misses it. If even this fails, the
+            // next creation takes the file over.
+            if !same_file(file.as_file(), path).unwrap_or(true) {
+                std::fs::remove_file(&temporary).ok();
+            }
+            Err(e)
+        }
+    }
+}
+
+fn fill_and_publish(
+    path: &Path,
+    temporary: &Path,
+    file: &LockedFile,
+    header: &[u8],
+    len: u64,
+    fill: Fill,
+) -> io::Result<bool> {
+    if path.exists() {
+        return Ok(false);
+    }
+    let raw = file.as_file();
+    raw.set_len(0)?;
+    without_copy_on_write(raw);
+    let step = match fill {
+        Fill::Pages => 4 << 10,
+        Fill::Megabytes => 1 << 20,
+    };
+    let zeros = vec![0; step];
+    let mut at = 0;
+    while at < len {
+        let part = (len - at).min(step as u64) as usize;
+        raw.write_all_at(&zeros[..part], at)?;
+        at += part as u64;
+    }
+    raw.write_all_at(header, 0)?;
+    if cfg!(feature = "fsync") {
+        raw.sync_all()?;
+    }
+    if !publish(temporary, path)? {
+        return Ok(false);
+    }
+    sync_directory(path)?;
+    Ok(true)
+}
+
+/// Gives the finished file its name; `false` if the name is taken.
+fn publish(temporary: &Path, path: &Path) -> io::Result<bool> {
+    use rustix::fs::{CWD, renameat_with};
+    match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        // The file system cannot: link, which never replaces either, and drop the other name.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            match std::fs::hard_link(temporary, path) {
+                Ok(()) => {
+                    std::fs::remove_file(temporary)?;
+                    Ok(true)
+                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                Err(e) => Err(e),
+            }
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// On btrfs an overwrite allocates, unless the file is marked while it is empty. Other file systems
+/// refuse the flag, and do not need it.
+fn without_copy_on_write(file: &File) {
+    if let Ok(flags) = rustix::fs::ioctl_getflags(file) {
+        rustix::fs::ioctl_setflags(file, flags | rustix::fs::IFlags::NOCOW).ok();
+    }
+}
+
+/// Writes a small file whole or not at all, durably. One that is there with other content stays.
+pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    if path.exists() {
+        if std::fs::read(path)? == bytes {
+            return sync_directory(path);
+        }
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let part = beside(path, ".part");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    file.write_all(bytes)?;
+    if cfg!(feature = "fsync") {
+        file.sync_all()?;
+    }
+    std::fs::rename(&part, path)?;
+    sync_directory(path)
+}

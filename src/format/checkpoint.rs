@@ -1,0 +1,111 @@
+//! The checkpoint: 64 bytes at the start of a page of its own, two pages written alternately.
+
+use super::{FRAME_ALIGN_MASK, POSITION_MAX, PageFault};
+use super::{get_u32, get_u64, put_u32, put_u64};
+
+const GENERATION_AT: usize = 0;
+const HEAD_AT: usize = GENERATION_AT + 8;
+const COMMIT_AT: usize = HEAD_AT + 8;
+const TAIL_AT: usize = COMMIT_AT + 8;
+const BASE_AT: usize = TAIL_AT + 8;
+const UNACKNOWLEDGED_AT: usize = BASE_AT + 8;
+const HANDED_OUT_AT: usize = UNACKNOWLEDGED_AT + 8;
+const FLAGS_AT: usize = HANDED_OUT_AT + 4;
+const CRC_AT: usize = FLAGS_AT + 4;
+/// Bytes of a checkpoint: within one sector, so that it lands whole or not at all.
+pub(crate) const CHECKPOINT_LEN: usize = CRC_AT + 4 + 4;
+const FLAG_CLEAN: u32 = 1;
+
+const _: () = assert!(CHECKPOINT_LEN == 64);
+const _: () = assert!(CHECKPOINT_LEN as u64 <= super::SECTOR_LEN);
+
+/// What recovery starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// Grows by one with each checkpoint; the valid page with the larger one is the newest.
+    pub(crate) generation: u64,
+    /// All before it is acknowledged.
+    pub(crate) head: u64,
+    /// All before it was on stable storage.
+    pub(crate) commit: u64,
+    /// Next position to claim. Trusted only in a clean checkpoint.
+    pub(crate) tail: u64,
+    /// Position of offset 0 of the ring.
+    pub(crate) base: u64,
+    /// Messages not acknowledged. Trusted only in a clean checkpoint.
+    pub(crate) unacknowledged: u64,
+    /// Of these, handed out before. Trusted only in a clean checkpoint.
+    pub(crate) handed_out: u32,
+    /// The channel was closed in order: nothing lies behind `tail`.
+    pub(crate) clean: bool,
+}
+
+impl Checkpoint {
+    pub(crate) fn encode(&self) -> [u8; CHECKPOINT_LEN] {
+        let mut bytes = [0; CHECKPOINT_LEN];
+        put_u64(&mut bytes, GENERATION_AT, self.generation);
+        put_u64(&mut bytes, HEAD_AT, self.head);
+        put_u64(&mut bytes, COMMIT_AT, self.commit);
+        put_u64(&mut bytes, TAIL_AT, self.tail);
+        put_u64(&mut bytes, BASE_AT, self.base);
+        put_u64(&mut bytes, UNACKNOWLEDGED_AT, self.unacknowledged);
+        put_u32(&mut bytes, HANDED_OUT_AT, self.handed_out);
+        put_u32(&mut bytes, FLAGS_AT, if self.clean { FLAG_CLEAN } else { 0 });
+        let crc = crc32fast::hash(&bytes[..CRC_AT]);
+        put_u32(&mut bytes, CRC_AT, crc);
+        bytes
+    }
+
+    /// `page` is the whole page: what lies behind the checkpoint must be zero.
+    pub(crate) fn decode(page: &[u8], capacity: u64) -> Result<Self, PageFault> {
+        if page.len() < CHECKPOINT_LEN
+            || get_u32(page, CRC_AT) != crc32fast::hash(&page[..CRC_AT])
+        {
+            return Err(PageFault::Checksum);
+        }
+        if page[CRC_AT + 4..].iter().any(|b| *b != 0) {
+            return Err(PageFault::Reserved);
+        }
+        let flags = get_u32(page, FLAGS_AT);
+        if flags & !FLAG_CLEAN != 0 {
+            return Err(PageFault::Field("flags"));
+        }
+        let checkpoint = Checkpoint {
+            generation: get_u64(page, GENERATION_AT),
+            head: get_u64(page, HEAD_AT),
+            commit: get_u64(page, COMMIT_AT),
+            tail: get_u64(page, TAIL_AT),
+            base: get_u64(page, BASE_AT),
+            unacknowledged: get_u64(page, UNACKNOWLEDGED_AT),
+            handed_out: get_u32(page, HANDED_OUT_AT),
+            clean: flags & FLAG_CLEAN != 0,
+        };
+        checkpoint.judge(capacity)?;
+        Ok(checkpoint)
+    }
+
+    /// The relations that hold in every checkpoint ever written.
+    fn judge(&self, capacity: u64) -> Result<(), PageFault> {
+        for (name, position) in
+            [("head", self.head), ("commit", self.commit), ("tail", self.tail), ("base", self.base)]
+        {
+            if position & FRAME_ALIGN_MASK != 0 || position >= POSITION_MAX {
+                return Err(PageFault::Field(name));
+            }
+        }
+        if self.base > self.head || self.base & (capacity - 1) != 0 {
+            return Err(PageFault::Field("base"));
+        }
+        if self.tail < self.head || self.tail - self.head > capacity {
+            return Err(PageFault::Field("tail"));
+        }
+        if self.commit > self.tail {
+            return Err(PageFault::Field("commit"));
+        }
+        let frames_max = (self.tail - self.head) / (FRAME_ALIGN_MASK + 1);
+        if self.unacknowledged > frames_max || u64::from(self.handed_out) > self.unacknowledged {
+            return Err(PageFault::Field("unacknowledged"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! The frame: 16 bytes of header, then the payload of one message, padded to 16 bytes.
+//!
+//! ```text
+//!  word0, bits 8..64   (position >> 4) ^ salt
+//!         bits 0..8    state: a code word
+//!  word1, bits 0..30   length of the payload in bytes
+//!         bits 30..32  kind
+//!         bits 32..64  checksum
+//! ```
+//!
+//! The checksum covers position, salt, length, kind and payload, not the state, which changes.
+
+use super::{POSITION_MAX, put_u64};
+
+/// Bytes of a frame's header.
+pub(crate) const FRAME_HEADER_LEN: u64 = 16;
+/// Frames begin at multiples of this, so that a header never crosses a sector or the ring's end.
+pub(crate) const FRAME_ALIGN: u64 = 16;
+/// The length field has 30 bits.
+pub(crate) const PAYLOAD_LEN_MAX: u64 = (1 << 30) - 1;
+/// Salts have 56 bits. The top one is always set in a salt, never in a position, so a word of zeros
+/// decodes to no position.
+pub(crate) const SALT_MASK: u64 = (1 << 56) - 1;
+const SALT_TOP: u64 = 1 << 55;
+
+const _: () = assert!(POSITION_MAX >> 4 <= SALT_TOP);
+const _: () = assert!(super::SECTOR_LEN.is_multiple_of(FRAME_HEADER_LEN));
+
+/// A 56-bit salt made from random bits.
+pub(crate) fn salt_from(random: u64) -> u64 {
+    (random & SALT_MASK) | SALT_TOP
+}
+
+/// Whether the value can be a salt.
+pub(crate) fn is_salt(value: u64) -> bool {
+    value & !SALT_MASK == 0 && value & SALT_TOP != 0
+}
+
+/// Bytes from one frame to the next, for a payload of `len` bytes.
+pub(crate) fn frame_len(len: u64) -> u64 {
+    FRAME_HEADER_LEN + len.next_multiple_of(FRAME_ALIGN)
+}
+
+/// The state of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Handed out this often; `DELIVERIES_MORE` stands for that many or more.
+    Delivered(u8),
+    Acknowledged,
+}
+
+/// The count that means "14 or more".
+pub(crate) const DELIVERIES_MORE: u8 = 14;
+
+impl State {
+    /// The state after one more delivery.
+    pub(crate) fn delivered_again(self) -> State {
+        match self {
+            State::Delivered(n) => State::Delivered((n + 1).min(DELIVERIES_MORE)),
+            State::Acknowledged => State::Acknowledged,
+        }
+    }
+
+    fn index(self) -> u8 {
+        match self {
+            State::Delivered(n) => n,
+            State::Acknowledged => 15,
+        }
+    }
+}
+
+/// The extended Hamming code (8,4), shifted by a constant so that neither zeros nor ones are a code
+/// word. Any two code words differ in at least four bits.
+const fn code_word(index: u8) -> u8 {
+    let d = [index & 1, index >> 1 & 1, index >> 2 & 1, index >> 3 & 1];
+    let p0 = d[0] ^ d[1] ^ d[3];
+    let p1 = d[0] ^ d[2] ^ d[3];
+    let p2 = d[1] ^ d[2] ^ d[3];
+    let seven = p0 | p1 << 1 | d[0] << 2 | p2 << 3 | d[1] << 4 | d[2] << 5 | d[3] << 6;
+    (seven | ((seven.count_ones() as u8 & 1) << 7)) ^ 0x35
+}
+
+const CODE: [u8; 16] = {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = code_word(i as u8);
+        i += 1;
+    }
+    table
+};
+
+/// 0xff where the byte is no code word.
+const DECODE: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut i = 0;
+    while i < 16 {
+        table[CODE[i] as usize] = i as u8;
+        i += 1;
+    }
+    table
+};
+
+const _: () = {
+    let mut i = 0;
+    while i < 16 {
+        assert!(CODE[i] != 0 && CODE[i] != 0xff);
+        let mut j = 0;
+        while j < i {
+            assert!((CODE[i] ^ CODE[j]).count_ones() >= 4);
+            j += 1;
+        }
+        i += 1;
+    }
+};
+
+/// The first word of the frame at `position`.
+#[inline]
+pub(crate) fn word0(position: u64, salt: u64, state: State) -> u64 {
+    ((position >> 4) ^ salt) << 8 | u64::from(CODE[usize::from(state.index())])
+}
+
+/// The position that a first word names under `salt`. Not checked against anything.
+#[inline]
+pub(crate) fn position_of(word0: u64, salt: u64) -> u64 {
+    ((word0 >> 8) ^ salt) << 4
+}
+
+/// Whether the word is the first of a frame at `position`, whatever its state.
+#[inline]
+pub(crate) fn names_position(word0: u64, position: u64, salt: u64) -> bool {
+    word0 >> 8 == (position >> 4) ^ salt
+}
+
+/// The state in a first word; `None` if it is no code word.
+#[inline]
+pub(crate) fn state_of(word0: u64) -> Option<State> {
+    match DECODE[(word0 & 0xff) as usize] {
+        0xff => None,
+        15 => Some(State::Acknowledged),
+        n => Some(State::Delivered(n)),
+    }
+}
+
+/// The same first word with another state.
+#[inline]
+pub(crate) fn with_state(word0: u64, state: State) -> u64 {
+    (word0 & !0xff) | u64::from(CODE[usize::from(state.index())])
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Message,
+    /// Fills the rest of the ring, so that the next frame is contiguous.
+    Padding,
+    /// A claim that was given up, or a hole that recovery closed.
+    Abandoned,
+}
+
+impl Kind {
+    fn bits(self) -> u32 {
+        match self {
+            Kind::Message => 1,
+            Kind::Padding => 2,
+            Kind::Abandoned => 3,
+        }
+    }
+}
+
+/// The second word of a frame, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Word1 {
+    pub(crate) kind: Kind,
+    /// Bytes of payload. For padding and abandoned frames: bytes that they cover behind the header.
+    pub(crate) len: u32,
+    pub(crate) checksum: u32,
+}
+
+impl Word1 {
+    #[inline]
+    pub(crate) fn new(kind: Kind, position: u64, salt: u64, len: u32, payload_crc: u32) -> Self {
+        debug_assert!(u64::from(len) <= PAYLOAD_LEN_MAX);
+        let checksum = payload_crc ^ seal(position, salt, kind, len);
+        Word1 { kind, len, checksum }
+    }
+
+    #[inline]
+    pub(crate) fn encode(self) -> u64 {
+        u64::from(self.checksum) << 32 | u64::from(self.kind.bits()) << 30 | u64::from(self.len)
+    }
+
+    /// `None` where the kind is not known.
+    #[inline]
+    pub(crate) fn decode(word: u64) -> Option<Self> {
+        let kind = match word >> 30 & 3 {
+            1 => Kind::Message,
+            2 => Kind::Padding,
+            3 => Kind::Abandoned,
+            _ => return None,
+        };
+        Some(Word1 { kind, len: (word & PAYLOAD_LEN_MAX) as u32, checksum: (word >> 32) as u32 })
+    }
+
+    /// Bytes from this frame to the next.
+    #[inline]
+    pub(crate) fn frame_len(self) -> u64 {
+        frame_len(u64::from(self.len))
+    }
+
+    /// Whether the checksum matches. `payload_crc` is that of the payload, or of nothing if this
+    /// is no message.
+    #[inline]
+    pub(crate) fn matches(self, position: u64, salt: u64, payload_crc: u32) -> bool {
+        self.checksum == payload_crc ^ seal(position, salt, self.kind, self.len)
+    }
+}
+
+/// CRC-32 of a payload (ISO-HDLC: polynomial 0x04C11DB7, reflected).
+#[inline]
+pub(crate) fn payload_crc(payload: &[u8]) -> u32 {
+    crc32fast::hash(payload)
+}
+
+/// What the checksum adds for the header: 32 bits that mix position and salt, and a permutation of
+/// length and kind, so that two values of these never share one. Cheaper than a second run of the
+/// CRC, which could not begin before the claim.
+#[inline]
+fn seal(position: u64, salt: u64, kind: Kind, len: u32) -> u32 {
+    let place = ((position >> 4) ^ salt.rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let place = (place ^ place >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    let shape = (kind.bits() << 30 | len).wrapping_mul(0x85EB_CA6B);
+    (place >> 32) as u32 ^ shape
+}
+
+/// The 16 header bytes of a frame without payload of its own: padding, abandoned. Acknowledged from
+/// the start: nobody will.
+pub(crate) fn filler(kind: Kind, position: u64, salt: u64, frame_len: u64) -> [u8; 16] {
+    let len = (frame_len - FRAME_HEADER_LEN) as u32;
+    let mut bytes = [0; 16];
+    put_u64(&mut bytes, 0, word0(position, salt, State::Acknowledged));
+    put_u64(&mut bytes, 8, Word1::new(kind, position, salt, len, 0).encode());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_of_the_state_is_never_another_state() {
+        for n in 0..16u8 {
+            let state = if n == 15 { State::Acknowledged } else { State::Delivered(n) };
+            let word = word0(1 << 20, salt_from(77), state);
+            assert_eq!(state_of(word), Some(state));
+            for bit in 0..8 {
+                assert_eq!(state_of(word ^ 1 << bit), None);
+            }
+        }
+    }
+
+    #[test]
+    fn words_survive_a_round_trip() {
+        let salt = salt_from(0x1234_5678_9abc_def0);
+        for position in [0, 16, 4096, POSITION_MAX - 16] {
+            let w0 = word0(position, salt, State::Delivered(3));
+            assert_eq!(position_of(w0, salt), position);
+            assert!(names_position(w0, position, salt));
+            assert!(!names_position(w0, position ^ 16, salt));
+            let crc = payload_crc(b"hello");
+            let w1 = Word1::new(Kind::Message, position, salt, 5, crc);
+            assert_eq!(Word1::decode(w1.encode()), Some(w1));
+            assert!(w1.matches(position, salt, crc));
+            assert!(!w1.matches(position + 16, salt, crc));
+            assert!(!w1.matches(position, salt_from(1), crc));
+            for bit in 0..64 {
+                let other = Word1::decode(w1.encode() ^ 1 << bit);
+                assert!(other.is_none_or(|w| !w.matches(position, salt, crc)), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_frame() {
+        assert_eq!(state_of(0), None);
+        assert!(position_of(0, salt_from(0)) >= POSITION_MAX);
+    }
+
+    #[test]
+    fn the_polynomial_is_the_one_the_docs_name() {
+        assert_eq!(payload_crc(b"123456789"), 0xCBF4_3926);
+        assert_eq!(payload_crc(b""), 0);
+    }
+}

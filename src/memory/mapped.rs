@@ -1,0 +1,113 @@
+//! The mapped file.
+
+#![allow(clippy::disallowed_types)] // the atomics inside the mapping are never loom's
+
+use super::{Medium, Memory, WORD_LEN};
+use crate::file::LockedFile;
+use crate::sync::Ordering;
+use memmap2::MmapRaw;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicU64;
+
+/// A file, locked and mapped for the channel's life.
+///
+/// The map comes first, so that it is gone before the lock is.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    map: MmapRaw,
+    file: LockedFile,
+}
+
+impl Mapped {
+    /// Maps the first `len` bytes, which the file has and which are allocated on disk.
+    pub(crate) fn new(file: LockedFile, len: u64, small_folios: bool) -> io::Result<Self> {
+        let bytes = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let map = memmap2::MmapOptions::new().len(bytes).map_raw(file.as_file())?;
+        if small_folios {
+            // Readahead would fill the cache with large folios, and a sync writes whole folios.
+            map.advise(memmap2::Advice::Random)?;
+        }
+        Ok(Mapped { map, file })
+    }
+
+    /// The word as an atomic.
+    #[inline]
+    fn word(&self, word: u64) -> &AtomicU64 {
+        assert!(word < self.map.len() as u64 / WORD_LEN, "word {word} is outside of the map");
+        // SAFETY: inside the map, checked above, which lives as long as `self`; aligned, because a
+        // map begins at a page. Plain copies of the same word are ordered against this by the
+        // callers of `copy_in` and `copy_out`, whose contract says so.
+        unsafe { &*self.map.as_mut_ptr().cast::<AtomicU64>().add(word as usize) }
+    }
+
+    /// Where a plain copy of `len` bytes begins.
+    #[inline]
+    fn place(&self, word: u64, len: usize) -> *mut u8 {
+        let words = self.map.len() as u64 / WORD_LEN;
+        assert!(
+            word <= words && len as u64 <= (words - word) * WORD_LEN,
+            "{len} bytes at word {word} are outside of the map"
+        );
+        // SAFETY: inside the map or one past its end, checked above.
+        unsafe { self.map.as_mut_ptr().add((word * WORD_LEN) as usize) }
+    }
+}
+
+impl Memory for Mapped {
+    #[inline]
+    fn load(&self, word: u64, order: Ordering) -> u64 {
+        // [O:forwarded] The order is the caller's.
+        u64::from_le(self.word(word).load(order))
+    }
+
+    #[inline]
+    fn store(&self, word: u64, value: u64, order: Ordering) {
+        // [O:forwarded] The order is the caller's.
+        self.word(word).store(value.to_le(), order);
+    }
+
+    fn store_words(&self, word: u64, bytes: &[u8]) {
+        for (i, bytes) in bytes.chunks_exact(WORD_LEN as usize).enumerate() {
+            // [O:store_words] Relaxed: whoever calls holds a lock; only the kernel looks meanwhile.
+            self.store(word + i as u64, crate::format::get_u64(bytes, 0), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    unsafe fn copy_in(&self, word: u64, bytes: &[u8]) {
+        let to = self.place(word, bytes.len());
+        // SAFETY: `place` checked the bounds; the map is private to no slice, so it cannot overlap
+        // `bytes`; the caller owns the words.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    #[inline]
+    unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]) {
+        let from = self.place(word, bytes.len());
+        // SAFETY: as above; the caller knows that nobody writes these words now.
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+impl Medium for Mapped {
+    fn len(&self) -> io::Result<u64> {
+        Medium::len(&self.file)
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.as_file().read_exact_at(bytes, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.as_file().write_all_at(bytes, offset)
+    }
+
+    fn sync_written(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}

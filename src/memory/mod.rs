@@ -1,0 +1,74 @@
+//! Bytes that several threads address, and that become durable on request.
+//!
+//! This is the only place with `unsafe` access to shared bytes. The protocol above is written
+//! against [`Memory`], a fixed number of 8-byte words, because loom's atomics cannot lie inside
+//! mapped bytes. Three bodies: the mapped file ([`mapped`]), the model that loom checks
+//! (`modelled`), and a simulated medium for crash tests (`simulated`).
+//!
+//! A word is used either atomically or by plain copies at any one time; who may do which, when, is
+//! the protocol's business (`ring`), and the model checks that it keeps to it.
+
+#![allow(unsafe_code)] // the module for it: see each SAFETY
+
+pub(crate) mod mapped;
+#[cfg(all(loom, feature = "models"))]
+pub mod modelled;
+#[cfg(test)]
+pub(crate) mod simulated;
+
+use crate::sync::Ordering;
+use std::io;
+
+/// Shared 8-byte words. Values are little-endian in the bytes behind them.
+///
+/// Every method checks its bounds, in release builds too, and panics beyond them.
+pub(crate) trait Memory: Send + Sync + 'static {
+    /// Loads a word atomically.
+    fn load(&self, word: u64, order: Ordering) -> u64;
+
+    /// Stores a word atomically.
+    fn store(&self, word: u64, value: u64, order: Ordering);
+
+    /// Stores words one by one, in no order that anybody may rely on. No other thread touches them
+    /// meanwhile, or what it reads may be a mix.
+    fn store_words(&self, word: u64, bytes: &[u8]);
+
+    /// Copies bytes in, from the start of `word`.
+    ///
+    /// # Safety
+    ///
+    /// Until the call returns, no other thread may access the words it touches: the caller owns
+    /// them, and everything that others did with them happens before the call.
+    unsafe fn copy_in(&self, word: u64, bytes: &[u8]);
+
+    /// Copies bytes out, from the start of `word`.
+    ///
+    /// # Safety
+    ///
+    /// Until the call returns, no thread may write the words it touches, and every write to them
+    /// happens before the call.
+    unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]);
+
+    /// Returns when every store and copy that happened before the call is on stable storage.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The same bytes as a file, for a single thread that does not trust them: recovery, and the
+/// delivery of what an earlier life left. Reads report a bad block as an error; a mapping would
+/// end the process.
+pub(crate) trait Medium {
+    /// Bytes of the medium.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Reads exactly `bytes.len()` bytes.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes`.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when all that was written before is on stable storage.
+    fn sync_written(&self) -> io::Result<()>;
+}
+
+/// Bytes of a word.
+pub(crate) const WORD_LEN: u64 = 8;

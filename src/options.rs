@@ -1,0 +1,88 @@
+//! What can be chosen.
+
+use std::time::Duration;
+
+/// What a returned `send` promises.
+///
+/// The process may be killed at any time in every mode: what was sent stays. The modes differ in what a
+/// power cut or a crash of the kernel may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Each send returns when its message is on stable storage. Sends of several threads share syncs.
+    #[default]
+    SyncPerSend,
+    /// Sends never wait for the disk. A power cut may take any message since the last
+    /// [`sync`](crate::Sender::sync), and bring acknowledged ones back.
+    FlushOnly,
+    /// Sends are synced in the background. A power cut takes at most the last `max_ops` messages, or those
+    /// of the last `max_delay` plus the time of one sync.
+    SyncEvery {
+        /// So many returned sends may be unsynced; the next one waits. 0 is [`Durability::SyncPerSend`].
+        max_ops: usize,
+        /// A sync begins at the latest so long after the first unsynced send, on an idle channel too. Zero: at
+        /// once, without the send waiting for it.
+        max_delay: Duration,
+    },
+}
+
+/// How to open a channel.
+///
+/// ```
+/// use walchan::{Durability, Options};
+///
+/// let options = Options { durability: Durability::FlushOnly, ..Options::default() };
+/// assert!(options.truncate_corrupt_tail);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What a returned `send` promises. May differ from one open to the next.
+    pub durability: Durability,
+    /// `true`, the default: what a crash left unfinished at the end is stepped over, and reported. `false`:
+    /// then the open fails with [`Error::Corrupt`](crate::Error::Corrupt), and changes nothing.
+    pub truncate_corrupt_tail: bool,
+    /// Bytes of ring, rounded up to a power of two, at least 64 KiB. `None`: that of the file; for a new
+    /// file 16 MiB, or for a bounded channel what its bound asks for.
+    pub ring_bytes: Option<u64>,
+    /// A name for the type of the messages, at most 255 bytes, kept in the file. A file that has
+    /// another one is not opened. `None` is not checked.
+    pub schema: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            durability: Durability::default(),
+            truncate_corrupt_tail: true,
+            ring_bytes: None,
+            schema: None,
+        }
+    }
+}
+
+/// When acknowledgements give their space back, and become durable.
+///
+/// An acknowledgement survives the death of the process at once, whatever these say.
+///
+/// ```
+/// use std::time::Duration;
+/// use walchan::ReceiverOptions;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let (_tx, rx) = walchan::channel::<u64>(dir.path().join("queue"))?;
+/// let rx = rx.with_options(ReceiverOptions { commit_every: 64, commit_max_delay: Duration::ZERO });
+/// # Ok::<(), walchan::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiverOptions {
+    /// The head moves after so many acknowledgements, and at once when a sender finds no room. 0 is 1, the
+    /// default.
+    pub commit_every: usize,
+    /// It moves at the latest so long after an acknowledgement. Zero, the default, is off.
+    pub commit_max_delay: Duration,
+}
+
+impl Default for ReceiverOptions {
+    fn default() -> Self {
+        ReceiverOptions { commit_every: 1, commit_max_delay: Duration::ZERO }
+    }
+}

@@ -1,0 +1,541 @@
+//! The receiving half.
+
+use crate::channel::{Channel, Incoming, Reading};
+use crate::codec;
+use crate::delivery::Delivery;
+use crate::durability::Wait;
+use crate::error::{CodecError, Error, RecvError, RecvTimeoutError, TryRecvError};
+use crate::memory::mapped::Mapped;
+use crate::message_id::MessageId;
+use crate::options::{Durability, ReceiverOptions};
+use crate::recovery::RecoveryReport;
+use crate::sync::Arc;
+use serde::de::DeserializeOwned;
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The receiving half of a channel.
+///
+/// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes
+/// the channel for senders; what is not acknowledged stays for the next life.
+pub struct Receiver<T> {
+    channel: Option<Arc<Channel<Mapped>>>,
+    reading: RefCell<Reading>,
+    /// An error at which an iterator stopped: the next `recv` returns it.
+    pending: RefCell<Option<RecvError>>,
+    report: RecoveryReport,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T> Receiver<T> {
+    pub(crate) fn new(channel: Arc<Channel<Mapped>>, reading: Reading, report: RecoveryReport) -> Self {
+        Receiver {
+            channel: Some(channel),
+            reading: RefCell::new(reading),
+            pending: RefCell::new(None),
+            report,
+            message: PhantomData,
+        }
+    }
+
+    fn channel(&self) -> &Arc<Channel<Mapped>> {
+        // Only `close` and `drop` take it, and both have the receiver to themselves.
+        self.channel.as_ref().expect("the channel is there until the receiver is gone")
+    }
+
+    /// Chooses when acknowledgements give their space back and become durable.
+    ///
+    /// See [`ReceiverOptions`] for an example.
+    #[must_use]
+    pub fn with_options(self, options: ReceiverOptions) -> Self {
+        let log = self.channel().log();
+        log.set_commit_every(options.commit_every as u64);
+        log.timer.set_commit_delay(options.commit_max_delay);
+        self
+    }
+
+    /// What was found when the channel was opened.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.channel().durability()
+    }
+
+    /// Returns when everything acknowledged before the call is so on stable storage: after a power cut
+    /// it does not come back. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: a sync failed, now or earlier. Without the feature `fsync` it is of kind `Unsupported`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+    /// tx.send(1).unwrap();
+    /// drop(rx.recv().unwrap());
+    /// # if cfg!(feature = "fsync") {
+    /// rx.sync()?;
+    /// # }
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn sync(&self) -> Result<(), Error> {
+        self.channel().sync_progress()
+    }
+
+    /// Closes the channel for senders. If nothing else keeps it open (a sender, a delivery), the file is
+    /// synced, marked as closed in order, and unlocked.
+    ///
+    /// Dropping the receiver does the same, and swallows the error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: a sync failed, now or earlier. The next open recovers what is there.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
+    /// drop(tx);
+    /// rx.close()?;
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn close(mut self) -> Result<(), Error> {
+        self.leave()
+    }
+
+    fn leave(&mut self) -> Result<(), Error> {
+        let Some(channel) = self.channel.take() else { return Ok(()) };
+        *self.pending.borrow_mut() = None;
+        channel.log().receiver_left();
+        match Arc::try_unwrap(channel) {
+            Ok(mut channel) => channel.shut(),
+            Err(channel) => Ok(channel.log().check()?),
+        }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        // Nobody is left to tell; `close` is for those who want to know.
+        self.leave().ok();
+    }
+}
+
+impl<T: DeserializeOwned> Receiver<T> {
+    /// `None` if there is nothing in time.
+    fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
+        if let Some(error) = self.pending.borrow_mut().take() {
+            return Some(Err(error));
+        }
+        let channel = self.channel();
+        let mut reading = self.reading.borrow_mut();
+        Some(match channel.receive(&mut reading, wait)? {
+            Incoming::Message(frame) => match codec::decode(&reading.payload) {
+                Ok(value) => Ok(Delivery::new(value, Arc::clone(channel), frame)),
+                Err(cause) => Err(RecvError::Undecodable(Undecodable {
+                    left: Left::new(channel, frame.position, &reading.payload),
+                    deliveries: u32::from(frame.deliveries),
+                    cause,
+                })),
+            },
+            Incoming::Damage { position, end } => {
+                let left = Left::new(channel, position, &reading.payload);
+                Err(RecvError::Corrupt(Corrupt { left, end }))
+            }
+            Incoming::Disconnected => Err(RecvError::Disconnected),
+            Incoming::Failed(error) => Err(RecvError::Io(error)),
+        })
+    }
+
+    /// Receives the next message. Waits while there is none and a sender is left.
+    ///
+    /// # Errors
+    ///
+    /// See [`RecvError`]. After `Undecodable` and `Corrupt`, each of which is returned once in a life, the
+    /// next call goes on behind.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+    /// tx.send(1).unwrap();
+    /// drop(tx);
+    /// assert_eq!(rx.recv().unwrap(), 1);
+    /// assert_eq!(rx.recv(), Err(walchan::RecvError::Disconnected));
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn recv(&self) -> Result<Delivery<T>, RecvError> {
+        loop {
+            if let Some(received) = self.receive(Wait::Until(None)) {
+                return received;
+            }
+        }
+    }
+
+    /// Receives a message if there is one. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`] if there is none; else as [`Receiver::recv`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+    /// assert_eq!(rx.try_recv(), Err(walchan::TryRecvError::Empty));
+    /// tx.send(1).unwrap();
+    /// assert_eq!(rx.try_recv().unwrap(), 1);
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn try_recv(&self) -> Result<Delivery<T>, TryRecvError> {
+        match self.receive(Wait::No) {
+            Some(received) => Ok(received?),
+            None => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Receives a message if there is one in time. A timeout that is too long to be told is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvTimeoutError::Timeout`] if there was none; else as [`Receiver::recv`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let (_tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
+    /// let received = rx.recv_timeout(Duration::from_millis(1));
+    /// assert_eq!(received, Err(walchan::RecvTimeoutError::Timeout));
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Delivery<T>, RecvTimeoutError> {
+        self.receive_until(Instant::now().checked_add(timeout))
+    }
+
+    /// Receives a message if there is one before the deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvTimeoutError::Timeout`] if there was none; else as [`Receiver::recv`].
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let (_tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
+    /// let received = rx.recv_deadline(Instant::now() + Duration::from_millis(1));
+    /// assert_eq!(received, Err(walchan::RecvTimeoutError::Timeout));
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<Delivery<T>, RecvTimeoutError> {
+        self.receive_until(Some(deadline))
+    }
+
+    fn receive_until(&self, deadline: Option<Instant>) -> Result<Delivery<T>, RecvTimeoutError> {
+        match self.receive(Wait::Until(deadline)) {
+            Some(received) => Ok(received?),
+            None => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// Iterates over the messages that are there, without waiting.
+    ///
+    /// It stops before an error, which the next `recv` returns.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+    /// tx.send(1).unwrap();
+    /// tx.send(2).unwrap();
+    /// assert_eq!(rx.try_iter().map(|d| *d).sum::<i32>(), 3);
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter { receiver: self }
+    }
+
+    /// Iterates over the messages, waiting for each.
+    ///
+    /// It ends when all senders are gone, and stops before an error, which the next `recv` returns.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+    /// tx.send(1).unwrap();
+    /// drop(tx);
+    /// for delivery in rx.iter() {
+    ///     assert_eq!(*delivery, 1); // acknowledged here, at the end of the body
+    /// }
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter { receiver: self }
+    }
+
+    /// The next message; an error is put by.
+    fn next(&self, wait: Wait) -> Option<Delivery<T>> {
+        match self.receive(wait)? {
+            Ok(delivery) => Some(delivery),
+            Err(RecvError::Disconnected) => None,
+            Err(error) => {
+                *self.pending.borrow_mut() = Some(error);
+                None
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("path", &self.channel.as_ref().map(|channel| channel.path()))
+            .finish_non_exhaustive()
+    }
+}
+
+// What a panic could interrupt is user code that decodes, and that is caught.
+impl<T> UnwindSafe for Receiver<T> {}
+impl<T> RefUnwindSafe for Receiver<T> {}
+
+/// Messages that are there; see [`Receiver::try_iter`].
+#[derive(Debug)]
+pub struct TryIter<'a, T> {
+    receiver: &'a Receiver<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for TryIter<'_, T> {
+    type Item = Delivery<T>;
+
+    fn next(&mut self) -> Option<Delivery<T>> {
+        self.receiver.next(Wait::No)
+    }
+}
+
+/// Messages, waiting for each; see [`Receiver::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, T> {
+    receiver: &'a Receiver<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
+    type Item = Delivery<T>;
+
+    fn next(&mut self) -> Option<Delivery<T>> {
+        self.receiver.next(Wait::Until(None))
+    }
+}
+
+/// Messages, waiting for each, from a receiver of its own; see [`Receiver::iter`].
+#[derive(Debug)]
+pub struct IntoIter<T> {
+    receiver: Receiver<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for IntoIter<T> {
+    type Item = Delivery<T>;
+
+    fn next(&mut self) -> Option<Delivery<T>> {
+        self.receiver.next(Wait::Until(None))
+    }
+}
+
+impl<'a, T: DeserializeOwned> IntoIterator for &'a Receiver<T> {
+    type Item = Delivery<T>;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
+impl<T: DeserializeOwned> IntoIterator for Receiver<T> {
+    type Item = Delivery<T>;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter { receiver: self }
+    }
+}
+
+/// Something in the ring that could not be delivered, and its bytes.
+struct Left {
+    channel: Arc<Channel<Mapped>>,
+    position: u64,
+    bytes: Vec<u8>,
+}
+
+impl Left {
+    fn new(channel: &Arc<Channel<Mapped>>, position: u64, bytes: &[u8]) -> Self {
+        Left { channel: Arc::clone(channel), position, bytes: bytes.to_vec() }
+    }
+
+    fn id(&self) -> MessageId {
+        self.channel.id(self.position)
+    }
+
+    fn copy_aside(&self) -> Result<PathBuf, Error> {
+        self.channel.copy_aside(self.id(), &self.bytes)
+    }
+}
+
+impl fmt::Debug for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Left").field("id", &self.id()).field("bytes", &self.bytes).finish()
+    }
+}
+
+impl PartialEq for Left {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id() && self.bytes == other.bytes
+    }
+}
+
+/// A message whose bytes are what was sent, and cannot be decoded as the channel's type.
+///
+/// Dropping it leaves the message as it is, for the next life; it stays unacknowledged. Like a delivery it
+/// keeps the channel open.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("queue");
+/// # let (tx, rx) = walchan::channel::<u8>(&path)?;
+/// # tx.send(1).unwrap();
+/// # drop((tx, rx));
+/// let (_tx, rx) = walchan::channel::<String>(&path)?; // it was a channel of u8
+/// if let Err(walchan::RecvError::Undecodable(message)) = rx.recv() {
+///     let copy = message.set_aside()?;
+///     assert_eq!(std::fs::read(copy)?, [1]);
+/// }
+/// # Ok::<(), walchan::Error>(())
+/// ```
+#[derive(Debug, PartialEq)]
+pub struct Undecodable {
+    left: Left,
+    deliveries: u32,
+    cause: CodecError,
+}
+
+impl Undecodable {
+    /// The id of the message.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.left.id()
+    }
+
+    /// Its bytes, as they were sent.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.left.bytes
+    }
+
+    /// Why they do not decode.
+    #[must_use]
+    pub fn cause(&self) -> &CodecError {
+        &self.cause
+    }
+
+    /// How often the message has been delivered, this time included; 14 stands for that many or more.
+    #[must_use]
+    pub fn deliveries(&self) -> u32 {
+        self.deliveries
+    }
+
+    /// Acknowledges the message: it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Delivery::ack`].
+    pub fn acknowledge(self) -> Result<(), Error> {
+        let log = self.left.channel.log();
+        log.acknowledge(self.left.position);
+        Ok(log.check()?)
+    }
+
+    /// Copies the bytes to a file beside the channel, durably, then acknowledges the message. Gives the path
+    /// of the copy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: the copy could not be written, and the message is as it was; or as
+    /// [`Delivery::ack`].
+    pub fn set_aside(self) -> Result<PathBuf, Error> {
+        let copy = self.left.copy_aside()?;
+        self.acknowledge()?;
+        Ok(copy)
+    }
+}
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message {} cannot be decoded: {}", self.id(), self.cause)
+    }
+}
+
+/// A place in the ring that was on stable storage, and is not what it was.
+///
+/// Dropping it leaves everything as it is: the next life reports it again, and the space from here on
+/// does not come back until it is settled. Like a delivery it keeps the channel open.
+#[derive(Debug, PartialEq)]
+pub struct Corrupt {
+    left: Left,
+    end: u64,
+}
+
+impl Corrupt {
+    /// Position of the first byte: where the damaged message began, as far as that can be told.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.left.position
+    }
+
+    /// The id that a message at this position has.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.left.id()
+    }
+
+    /// What can be read there: headers and payloads, up to the next place that looks like a frame. Empty if the
+    /// disk cannot read it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.left.bytes
+    }
+
+    /// Gives the place up: its space comes back like that of an acknowledged message.
+    ///
+    /// # Errors
+    ///
+    /// As [`Delivery::ack`].
+    pub fn acknowledge(self) -> Result<(), Error> {
+        let log = self.left.channel.log();
+        log.settle(self.left.position, self.end);
+        Ok(log.check()?)
+    }
+
+    /// Copies the bytes to a file beside the channel, durably, then gives the place up. Gives the path of the
+    /// copy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: the copy could not be written, and everything is as it was; or as
+    /// [`Delivery::ack`].
+    pub fn set_aside(self) -> Result<PathBuf, Error> {
+        let copy = self.left.copy_aside()?;
+        self.acknowledge()?;
+        Ok(copy)
+    }
+}
+
+impl fmt::Display for Corrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = (self.left.position, self.end);
+        write!(f, "positions {from} to {to} are damaged")
+    }
+}

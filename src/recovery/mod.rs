@@ -1,0 +1,190 @@
+//! Decides what an unknown file contains, and makes it safe to go on. Single-threaded; everything read
+//! is hostile. The prose is `docs/recovery.md`.
+//!
+//! One path, whatever ended the last life: read the header, find the frames ([`scan`]), judge what
+//! is between them ([`verdict`]), and only then write, in an order in which a crash at any step,
+//! and again, is harmless ([`repair`]).
+
+pub(crate) mod backlog;
+mod repair;
+mod report;
+mod scan;
+mod verdict;
+mod window;
+
+pub use report::{DamagedFrame, RecoveryReport};
+
+use crate::error::Error;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::frame::salt_from;
+use crate::format::identity::Identity;
+use crate::format::incarnations::{Life, Lives, TABLE_LEN};
+use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, IDENTITY_OFFSET, PAGE_LEN, PageFault, TABLE_OFFSETS};
+use crate::memory::Medium;
+use std::io;
+
+/// What recovery is allowed and asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// Accept a torn or unfinished tail; otherwise refuse to open.
+    pub(crate) accept_torn: bool,
+}
+
+/// 128 random bits for the next life: salt and tag.
+pub(crate) type Entropy<'a> = &'a mut dyn FnMut() -> io::Result<[u64; 2]>;
+
+/// A file that is ready for its next life.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) capacity: u64,
+    /// The newest is the one that begins now, unless `receive_only`.
+    pub(crate) lives: Lives,
+    pub(crate) head: u64,
+    pub(crate) tail: u64,
+    pub(crate) unacknowledged: u64,
+    pub(crate) handed_out: u64,
+    /// What both checkpoint pages hold now, durably.
+    pub(crate) stored: [Checkpoint; 2],
+    /// The incarnation table is full: there is no salt to send with.
+    pub(crate) receive_only: bool,
+    pub(crate) report: RecoveryReport,
+}
+
+/// The header of a file, verified.
+#[derive(Debug)]
+struct Header {
+    capacity: u64,
+    lives: Lives,
+    /// Which copy of the table is the newest.
+    newest_table: usize,
+    checkpoint: Checkpoint,
+    newest_page: usize,
+    /// No valid checkpoint on disk has a head below this.
+    lowest_head: u64,
+    faults: Vec<(u64, PageFault)>,
+}
+
+/// Reads the identity page, and checks that the file has the size it tells.
+pub(crate) fn read_identity(medium: &dyn Medium) -> Result<Identity, Error> {
+    let len = medium.len()?;
+    if len < HEADER_LEN {
+        return Err(Error::corrupt(0, format!("{len} bytes are too few for a walchan file")));
+    }
+    let mut page = vec![0; PAGE_LEN as usize];
+    medium.read_at(IDENTITY_OFFSET, &mut page)?;
+    let identity = Identity::decode(&page).map_err(|fault| match fault {
+        PageFault::Version(stored) => Error::Version { stored },
+        fault => Error::corrupt(IDENTITY_OFFSET, fault.to_string()),
+    })?;
+    let needed = HEADER_LEN + identity.capacity;
+    if len < needed {
+        return Err(Error::corrupt(len, format!("the file has {len} bytes, its geometry {needed}")));
+    }
+    Ok(identity)
+}
+
+/// Two copies of a header structure: decodes both, takes the newer by `age`, notes the faults.
+fn newest_of<T>(
+    medium: &dyn Medium,
+    offsets: [u64; 2],
+    len: usize,
+    faults: &mut Vec<(u64, PageFault)>,
+    decode: impl Fn(&[u8]) -> Result<T, PageFault>,
+    age: impl Fn(&T) -> u64,
+) -> Result<(usize, [Option<T>; 2]), Error> {
+    let mut copies = [None, None];
+    for (copy, offset) in copies.iter_mut().zip(offsets) {
+        let mut bytes = vec![0; len];
+        let decoded = match medium.read_at(offset, &mut bytes) {
+            Ok(()) => decode(&bytes),
+            // A bad block: as bad as damaged bytes.
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                Err(PageFault::Checksum)
+            }
+            Err(e) => return Err(e.into()),
+        };
+        match decoded {
+            Ok(value) => *copy = Some(value),
+            Err(fault) => faults.push((offset, fault)),
+        }
+    }
+    let newest = match &copies {
+        [Some(a), Some(b)] => usize::from(age(b) > age(a)),
+        [Some(_), None] => 0,
+        [None, Some(_)] => 1,
+        [None, None] => {
+            let fault = faults.last().map_or(String::new(), |(_, fault)| fault.to_string());
+            return Err(Error::corrupt(offsets[0], format!("both copies are invalid: {fault}")));
+        }
+    };
+    Ok((newest, copies))
+}
+
+fn read_header(medium: &dyn Medium, capacity: u64) -> Result<Header, Error> {
+    let mut faults = Vec::new();
+    let (newest_table, tables) =
+        newest_of(medium, TABLE_OFFSETS, TABLE_LEN, &mut faults, Lives::decode, |lives| {
+            lives.newest().number
+        })?;
+    let decode = |page: &[u8]| Checkpoint::decode(page, capacity);
+    let (newest_page, pages) =
+        newest_of(medium, CHECKPOINT_OFFSETS, PAGE_LEN as usize, &mut faults, decode, |c| c.generation)?;
+    let [a, b] = tables;
+    let lives = if newest_table == 0 { a } else { b };
+    let lowest_head = pages.iter().flatten().map(|c| c.head).min();
+    let (Some(lives), Some(checkpoint), Some(lowest_head)) = (lives, pages[newest_page], lowest_head)
+    else {
+        return Err(Error::corrupt(TABLE_OFFSETS[0], "no valid header".to_owned()));
+    };
+    if lives.at(checkpoint.head).is_none() {
+        let reason = format!("no life in the table covers the head {}", checkpoint.head);
+        return Err(Error::corrupt(TABLE_OFFSETS[newest_table], reason));
+    }
+    Ok(Header { capacity, lives, newest_table, checkpoint, newest_page, lowest_head, faults })
+}
+
+/// Brings a file whose identity was read back to life.
+pub(crate) fn recover(
+    medium: &dyn Medium,
+    capacity: u64,
+    policy: Policy,
+    entropy: Entropy<'_>,
+) -> Result<Recovered, Error> {
+    let header = read_header(medium, capacity)?;
+    let findings = if header.checkpoint.clean {
+        scan::Findings::of_clean(&header.checkpoint)
+    } else {
+        scan::scan(medium, &header.lives, &header.checkpoint, capacity)?
+    };
+    if !policy.accept_torn
+        && let Some(position) = findings.first_torn()
+    {
+        let reason = "the tail is torn or unfinished, and the options refuse that".to_owned();
+        return Err(Error::Corrupt { position, reason });
+    }
+    repair::repair(medium, header, findings, entropy)
+}
+
+/// A life that begins at `start`, after the life `number - 1`.
+pub(crate) fn new_life(start: u64, number: u64, entropy: Entropy<'_>) -> io::Result<Life> {
+    let [salt, tag] = entropy()?;
+    Ok(Life { start, salt: salt_from(salt), tag, number })
+}
+
+/// The header of a new file: everything before the ring.
+pub(crate) fn new_header(identity: &Identity, life: Life) -> Vec<u8> {
+    let mut header = vec![0; HEADER_LEN as usize];
+    let mut put = |offset: u64, bytes: &[u8]| {
+        let at = offset as usize;
+        header[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    put(IDENTITY_OFFSET, &identity.encode());
+    for offset in TABLE_OFFSETS {
+        put(offset, &Lives::first(life).encode());
+    }
+    for (generation, offset) in CHECKPOINT_OFFSETS.into_iter().enumerate() {
+        let checkpoint = Checkpoint { generation: generation as u64 + 1, ..Checkpoint::default() };
+        put(offset, &checkpoint.encode());
+    }
+    header
+}

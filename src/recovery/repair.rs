@@ -1,0 +1,120 @@
+//! Writes what recovery decided, so that a crash at any step, and again, is harmless.
+//!
+//! 1. Nothing was written while judging.
+//! 2. Holes are closed with abandoned frames, and what lies above the durable commit is written once
+//!    more: after a failed sync the cache can show what the disk does not hold. **Sync.**
+//! 3. The new incarnation table and a checkpoint that is not clean, into the copies that are not the
+//!    newest. **Sync.**
+//! 4. The same into the others. **Sync.**
+//!
+//! Only then may anything be claimed. A trailing hole is not closed: the tail returns to it.
+
+use super::report::{DamagedFrame, RecoveryReport};
+use super::scan::{Findings, Pieces};
+use super::{Entropy, Header, Recovered, new_life};
+use crate::error::Error;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::frame::{self, Kind};
+use crate::format::incarnations::Lives;
+use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, TABLE_OFFSETS};
+use crate::memory::Medium;
+use std::io;
+
+/// Bytes written again at once.
+const COPY_LEN: u64 = 256 * 1024;
+
+pub(super) fn repair(
+    medium: &dyn Medium,
+    header: Header,
+    findings: Findings,
+    entropy: Entropy<'_>,
+) -> Result<Recovered, Error> {
+    let report = report_of(&header, &findings);
+    let Header { capacity, mut lives, newest_table, checkpoint, newest_page, lowest_head, .. } = header;
+    let Findings { head, tail, commit, .. } = findings;
+
+    close_holes(medium, &lives, capacity, &findings.holes)?;
+    let written_again = write_again(medium, capacity, commit.max(head), tail)?;
+    if written_again || !findings.holes.is_empty() {
+        medium.sync_written()?;
+    }
+
+    let number = lives.newest().number + 1;
+    // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
+    lives.prune(lowest_head.min(head));
+    let receive_only = !lives.push(new_life(tail, number, entropy)?);
+    let table = lives.encode();
+    let mut stored = [checkpoint; 2];
+    for (step, nth) in [1, 0].into_iter().enumerate() {
+        // First the copies that are not the newest, then the others.
+        let page = if nth == 1 { 1 - newest_page } else { newest_page };
+        let copy = if nth == 1 { 1 - newest_table } else { newest_table };
+        stored[page] = Checkpoint {
+            generation: checkpoint.generation + 1 + step as u64,
+            head,
+            commit: tail,
+            tail,
+            base: checkpoint.base,
+            ..Checkpoint::default()
+        };
+        medium.write_at(TABLE_OFFSETS[copy], &table)?;
+        medium.write_at(CHECKPOINT_OFFSETS[page], &page_of(&stored[page]))?;
+        medium.sync_written()?;
+    }
+    let (unacknowledged, handed_out) = (findings.kept, findings.redelivered);
+    Ok(Recovered { capacity, lives, head, tail, unacknowledged, handed_out, stored, receive_only, report })
+}
+
+/// The whole page: what lies behind the checkpoint is zero again, even if it was not.
+fn page_of(checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut page = checkpoint.encode().to_vec();
+    page.resize(crate::format::PAGE_LEN as usize, 0);
+    page
+}
+
+fn close_holes(
+    medium: &dyn Medium,
+    lives: &Lives,
+    capacity: u64,
+    holes: &[(u64, u64)],
+) -> io::Result<()> {
+    for &(at, end) in holes {
+        for (from, to) in (Pieces { lives, capacity, at, end }) {
+            let Some(life) = lives.at(from) else { continue };
+            let filler = frame::filler(Kind::Abandoned, from, life.salt, to - from);
+            medium.write_at(HEADER_LEN + (from & (capacity - 1)), &filler)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `[from, to)` once more, as it is.
+fn write_again(medium: &dyn Medium, capacity: u64, from: u64, to: u64) -> io::Result<bool> {
+    let mut at = from;
+    let mut bytes = Vec::new();
+    while at < to {
+        let offset = at & (capacity - 1);
+        let len = (to - at).min(COPY_LEN).min(capacity - offset);
+        bytes.resize(len as usize, 0);
+        medium.read_at(HEADER_LEN + offset, &mut bytes)?;
+        medium.write_at(HEADER_LEN + offset, &bytes)?;
+        at += len;
+    }
+    Ok(to > from)
+}
+
+fn report_of(header: &Header, findings: &Findings) -> RecoveryReport {
+    let damage = findings.damage.iter().map(|&(at, end)| DamagedFrame::durable(at, end));
+    let torn = findings.damaged_frames.iter().map(|&at| DamagedFrame::named(at));
+    RecoveryReport {
+        created: false,
+        clean: findings.clean,
+        kept: findings.kept,
+        redelivered: findings.redelivered,
+        stepped_over: findings.holes.len() as u64
+            + u64::from(findings.torn_tail.is_some())
+            + u64::from(findings.remains.is_some_and(|(from, to)| to > from)),
+        damaged: damage.chain(torn).collect(),
+        header_faults: header.faults.iter().map(|(offset, fault)| (*offset, fault.to_string())).collect(),
+    }
+}

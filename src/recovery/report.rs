@@ -1,0 +1,141 @@
+//! What recovery tells.
+
+use std::fmt;
+
+/// A place in the ring whose content is not what was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedFrame {
+    position: u64,
+    end: Option<u64>,
+}
+
+impl DamagedFrame {
+    pub(super) fn durable(position: u64, end: u64) -> Self {
+        DamagedFrame { position, end: Some(end) }
+    }
+
+    pub(super) fn named(position: u64) -> Self {
+        DamagedFrame { position, end: None }
+    }
+
+    /// Position of the first damaged byte.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether the place was on stable storage before: then `recv` returns
+    /// [`RecvError::Corrupt`](crate::RecvError::Corrupt) there. Otherwise it cannot be told from a send that
+    /// never finished, and was stepped over.
+    #[must_use]
+    pub fn was_durable(&self) -> bool {
+        self.end.is_some()
+    }
+}
+
+impl fmt::Display for DamagedFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.end {
+            Some(end) => write!(f, "{} bytes at position {}", end - self.position, self.position),
+            None => write!(f, "an unsynced frame at position {}", self.position),
+        }
+    }
+}
+
+/// What was found when the channel was opened.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (_tx, rx) = walchan::channel::<u64>(dir.path().join("queue"))?;
+/// assert!(rx.recovery().is_created());
+/// assert_eq!(rx.recovery().kept(), 0);
+/// println!("{}", rx.recovery());
+/// # Ok::<(), walchan::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    pub(crate) created: bool,
+    pub(super) clean: bool,
+    pub(super) kept: u64,
+    pub(super) redelivered: u64,
+    pub(super) stepped_over: u64,
+    pub(super) damaged: Vec<DamagedFrame>,
+    pub(super) header_faults: Vec<(u64, String)>,
+}
+
+impl RecoveryReport {
+    pub(crate) fn created() -> Self {
+        RecoveryReport { created: true, clean: true, ..RecoveryReport::default() }
+    }
+
+    /// Whether the file was made by this open.
+    #[must_use]
+    pub fn is_created(&self) -> bool {
+        self.created
+    }
+
+    /// Whether the last life ended in order. Then nothing was scanned, and nothing can be torn.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Messages that were sent and not acknowledged: they will be delivered.
+    ///
+    /// Exact, except where a frame below the durable commit is damaged: that is found when it is
+    /// delivered.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// Of the kept messages, those that had been handed out before.
+    #[must_use]
+    pub fn redelivered(&self) -> u64 {
+        self.redelivered
+    }
+
+    /// Places where a send had not finished, or was torn by a power cut. Their sends did not return, or
+    /// not with a promise that reaches over what happened.
+    #[must_use]
+    pub fn stepped_over(&self) -> u64 {
+        self.stepped_over
+    }
+
+    /// Places whose content is not what was sent.
+    #[must_use]
+    pub fn damaged(&self) -> &[DamagedFrame] {
+        &self.damaged
+    }
+
+    /// Header copies that were invalid, by their offset in the file, and why. The other copy was used, and
+    /// both are valid again.
+    #[must_use]
+    pub fn header_faults(&self) -> &[(u64, String)] {
+        &self.header_faults
+    }
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.created {
+            return f.write_str("new channel");
+        }
+        let ended = if self.clean { "closed in order" } else { "not closed in order" };
+        write!(
+            f,
+            "{ended}: {} kept, {} of them redelivered, {} stepped over, {} damaged",
+            self.kept,
+            self.redelivered,
+            self.stepped_over,
+            self.damaged.len()
+        )?;
+        for damaged in &self.damaged {
+            write!(f, "; damaged: {damaged}")?;
+        }
+        for (offset, fault) in &self.header_faults {
+            write!(f, "; header page at offset {offset}: {fault}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,313 @@
+//! Follows the frames of a file.
+//!
+//! From the head of the newest valid checkpoint, frame by frame; at an invalid place it looks on, 16 bytes
+//! at a time, for the next valid frame, up to one capacity behind the head. A valid frame is never
+//! passed over.
+
+use super::verdict::{Evidence, Verdict, judge};
+use super::window::Window;
+use crate::format::POSITION_MAX;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, Kind, State, Word1};
+use crate::format::get_u64;
+use crate::format::incarnations::Lives;
+use crate::memory::Medium;
+use std::io;
+
+/// What lies at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Valid { state: State, word1: Word1 },
+    /// The first word names the position, but the frame is not valid.
+    Named,
+    Nothing,
+}
+
+/// Looks at places of the ring.
+pub(super) struct Scanner<'a> {
+    pub(super) medium: &'a dyn Medium,
+    pub(super) lives: &'a Lives,
+    pub(super) capacity: u64,
+    pub(super) window: &'a mut Window,
+}
+
+impl Scanner<'_> {
+    /// Judges the frame at `position`, which must end before `stop`. Without `verify` the CRC is not
+    /// looked at.
+    pub(super) fn place(&mut self, position: u64, stop: u64, verify: bool) -> io::Result<Place> {
+        let Some(life) = self.lives.at(position) else { return Ok(Place::Nothing) };
+        let header = self.window.at(self.medium, position, FRAME_HEADER_LEN)?;
+        let (word0, word1) = (get_u64(header, 0), get_u64(header, 8));
+        if !frame::names_position(word0, position, life.salt) {
+            return Ok(Place::Nothing);
+        }
+        let (Some(state), Some(word1)) = (frame::state_of(word0), Word1::decode(word1)) else {
+            return Ok(Place::Named);
+        };
+        let to_end = self.capacity - (position & (self.capacity - 1));
+        let stop = self.lives.end_at(position).map_or(stop, |end| end.min(stop));
+        if word1.frame_len() > to_end || position + word1.frame_len() > stop {
+            return Ok(Place::Named);
+        }
+        if verify {
+            let crc = match word1.kind {
+                Kind::Message => self.payload_crc(position, u64::from(word1.len))?,
+                Kind::Padding | Kind::Abandoned => 0,
+            };
+            if !word1.matches(position, life.salt, crc) {
+                return Ok(Place::Named);
+            }
+        }
+        Ok(Place::Valid { state, word1 })
+    }
+
+    fn payload_crc(&mut self, position: u64, len: u64) -> io::Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        self.payload(position, len, |part| hasher.update(part))?;
+        Ok(hasher.finalize())
+    }
+
+    /// Gives the payload of a frame that does not cross the end of the ring, part by part.
+    pub(super) fn payload(
+        &mut self,
+        position: u64,
+        len: u64,
+        mut take: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let at = position + FRAME_HEADER_LEN + done;
+            // Parts begin at multiples of 16, and only the last is shorter.
+            let part = self.window.at(self.medium, at, len - done)?;
+            let part = if (part.len() as u64) < len - done {
+                &part[..part.len() & !(FRAME_ALIGN as usize - 1)]
+            } else {
+                part
+            };
+            take(part);
+            done += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// If the bytes at `position` begin a frame of the newest life, one or more laps later: its end.
+    fn lap_ahead(&mut self, position: u64) -> io::Result<Option<u64>> {
+        let life = self.lives.newest();
+        let header = self.window.at(self.medium, position, FRAME_HEADER_LEN)?;
+        let ahead = frame::position_of(get_u64(header, 0), life.salt);
+        let same_offset = (ahead ^ position) & (self.capacity - 1) == 0;
+        if !same_offset || ahead <= position || ahead < life.start || ahead >= POSITION_MAX {
+            return Ok(None);
+        }
+        Ok(match self.place(ahead, ahead + self.capacity, true)? {
+            Place::Valid { word1, .. } => Some(ahead + word1.frame_len()),
+            Place::Named | Place::Nothing => None,
+        })
+    }
+}
+
+/// Cuts `[start, end)` where a frame of filler could not go on: at the end of the ring, between lives,
+/// and at the largest length.
+#[derive(Debug)]
+pub(crate) struct Pieces<'a> {
+    pub(crate) lives: &'a Lives,
+    pub(crate) capacity: u64,
+    pub(crate) at: u64,
+    pub(crate) end: u64,
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = (u64, u64);
+
+    fn next(&mut self) -> Option<(u64, u64)> {
+        if self.at >= self.end {
+            return None;
+        }
+        let to_end = self.capacity - (self.at & (self.capacity - 1));
+        let life_end = self.lives.end_at(self.at).unwrap_or(u64::MAX);
+        let longest = (frame::PAYLOAD_LEN_MAX & !(FRAME_ALIGN - 1)) + FRAME_HEADER_LEN;
+        let piece = (self.at, self.end.min(self.at + to_end.min(longest)).min(life_end));
+        self.at = piece.1;
+        Some(piece)
+    }
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) clean: bool,
+    pub(super) head: u64,
+    pub(super) tail: u64,
+    /// The durable commit of the checkpoint.
+    pub(super) commit: u64,
+    pub(super) kept: u64,
+    pub(super) redelivered: u64,
+    /// Gaps above the commit that valid frames follow: to be closed.
+    pub(super) holes: Vec<(u64, u64)>,
+    /// Gaps below the commit.
+    pub(super) damage: Vec<(u64, u64)>,
+    /// Frames above the commit whose header is there and whose content is not what it says.
+    pub(super) damaged_frames: Vec<u64>,
+    /// A torn frame was the last.
+    pub(super) torn_tail: Option<u64>,
+    /// Space at the head that a later lap had begun to reuse.
+    pub(super) remains: Option<(u64, u64)>,
+}
+
+impl Findings {
+    pub(super) fn of_clean(checkpoint: &Checkpoint) -> Self {
+        Findings {
+            clean: true,
+            head: checkpoint.head,
+            tail: checkpoint.tail,
+            commit: checkpoint.tail,
+            kept: checkpoint.unacknowledged,
+            redelivered: u64::from(checkpoint.handed_out),
+            ..Findings::default()
+        }
+    }
+
+    /// The first place above the commit that is not as a finished send leaves it.
+    pub(super) fn first_torn(&self) -> Option<u64> {
+        let holes = self.holes.iter().map(|hole| hole.0);
+        holes.chain(self.torn_tail).chain(self.remains.map(|r| r.0)).min()
+    }
+}
+
+/// Scans the ring of a file that was not closed in order.
+pub(super) fn scan(
+    medium: &dyn Medium,
+    lives: &Lives,
+    checkpoint: &Checkpoint,
+    capacity: u64,
+) -> io::Result<Findings> {
+    let mut window = Window::new(capacity);
+    let mut scanner = Scanner { medium, lives, capacity, window: &mut window };
+    let commit = checkpoint.commit.max(checkpoint.head);
+    let (findings, ahead) = pass(&mut scanner, checkpoint.head, commit, false)?;
+    match ahead {
+        // Space is reused only when it is acknowledged: a frame that ends at E proves that the head
+        // had reached E - capacity, whatever the checkpoint remembers.
+        Some(end) => Ok(pass(&mut scanner, end - capacity, commit, true)?.0),
+        None => Ok(findings),
+    }
+}
+
+/// One pass over `[head, head + capacity)`. Gives the findings, and the end of the furthest frame that is
+/// laps ahead, if there is one.
+fn pass(
+    scanner: &mut Scanner<'_>,
+    head: u64,
+    commit: u64,
+    reused: bool,
+) -> io::Result<(Findings, Option<u64>)> {
+    let stop = head + scanner.capacity;
+    let mut found = Findings { head, commit, ..Findings::default() };
+    let mut furthest = None;
+    let mut at = head;
+    // While all frames so far are acknowledged, the head moves with the scan.
+    let mut acknowledged_prefix = true;
+    // A frame whose CRC was not looked at.
+    let mut trusted: Option<(u64, State, Word1)> = None;
+    loop {
+        let verify = at >= commit || acknowledged_prefix;
+        let place = if at < stop { scanner.place(at, stop, verify)? } else { Place::Nothing };
+        if let Place::Valid { state, word1 } = place {
+            note(&mut found, state, word1, 1);
+            acknowledged_prefix &= state == State::Acknowledged;
+            trusted = (!verify).then_some((at, state, word1));
+            at += word1.frame_len();
+            if acknowledged_prefix {
+                found.head = at;
+            }
+            continue;
+        }
+        // The frame before may have lied about its length.
+        if let Some((before, state, word1)) = trusted.take()
+            && at < stop
+            && !matches!(scanner.place(before, stop, true)?, Place::Valid { .. })
+        {
+            note(&mut found, state, word1, -1);
+            at = before;
+        }
+        acknowledged_prefix = false;
+        let gap = look_on(scanner, at, stop, &mut found, &mut furthest, commit)?;
+        let next = gap.next;
+        let evidence = Evidence {
+            below_commit: at < commit,
+            frames_behind: next.is_some(),
+            named: gap.named,
+            reused: reused && at == head,
+        };
+        let end = next.unwrap_or(at).max(commit.min(stop));
+        match judge(evidence) {
+            Verdict::End => {}
+            Verdict::TornTail => found.torn_tail = Some(at),
+            Verdict::Remains => {
+                found.remains = Some((at, next.unwrap_or(at)));
+                found.head = next.unwrap_or(at);
+                acknowledged_prefix = true;
+            }
+            Verdict::Hole => found.holes.push((at, end)),
+            Verdict::Damage => {
+                found.damage.push((at, end.min(commit)));
+                if next.is_some() && end > commit {
+                    found.holes.push((commit, end));
+                }
+            }
+        }
+        match next {
+            Some(next) => at = next,
+            None => {
+                found.tail = if at < commit && !(reused && at == head) { commit.min(stop) } else { at };
+                found.head = found.head.min(found.tail);
+                return Ok((found, furthest));
+            }
+        }
+    }
+}
+
+fn note(found: &mut Findings, state: State, word1: Word1, sign: i64) {
+    if word1.kind != Kind::Message || state == State::Acknowledged {
+        return;
+    }
+    found.kept = found.kept.saturating_add_signed(sign);
+    if state != State::Delivered(0) {
+        found.redelivered = found.redelivered.saturating_add_signed(sign);
+    }
+}
+
+/// What lies behind an invalid place.
+struct Gap {
+    /// The next valid frame.
+    next: Option<u64>,
+    /// The place itself is named by its first word.
+    named: bool,
+}
+
+fn look_on(
+    scanner: &mut Scanner<'_>,
+    from: u64,
+    stop: u64,
+    found: &mut Findings,
+    furthest: &mut Option<u64>,
+    commit: u64,
+) -> io::Result<Gap> {
+    let mut named = false;
+    let mut at = from;
+    while at < stop {
+        match scanner.place(at, stop, true)? {
+            Place::Valid { .. } if at > from => return Ok(Gap { next: Some(at), named }),
+            Place::Valid { .. } | Place::Nothing => {}
+            Place::Named => {
+                named |= at == from;
+                if at >= commit {
+                    found.damaged_frames.push(at);
+                }
+            }
+        }
+        *furthest = (*furthest).max(scanner.lap_ahead(at)?);
+        at += FRAME_ALIGN;
+    }
+    Ok(Gap { next: None, named })
+}

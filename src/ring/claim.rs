@@ -1,0 +1,168 @@
+//! Producers: claim, write, publish or abandon.
+
+use super::Ring;
+use crate::format::POSITION_MAX;
+use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc};
+use crate::memory::{Memory, WORD_LEN};
+use crate::sync::{Ordering, weaken, weaken_fence};
+
+/// Why nothing could be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// As many messages as the bound allows are unacknowledged.
+    Bound,
+    /// The frame ends beyond the limit: `needed` is where.
+    Space { needed: u64 },
+}
+
+/// Words that belong to one producer, until it publishes. Dropped before, the claim is abandoned:
+/// readers step over it.
+#[derive(Debug)]
+pub(crate) struct Claim<'a, M: Memory> {
+    ring: &'a Ring<M>,
+    /// Where the claim begins: at the padding, if it has one.
+    start: u64,
+    /// Where the frame begins.
+    position: u64,
+    len: u32,
+}
+
+impl<M: Memory> Ring<M> {
+    /// Claims room for a payload of `len` bytes, which is no more than the layout allows.
+    pub(crate) fn claim(&self, len: u64) -> Result<Claim<'_, M>, NoRoom> {
+        let size = frame_len(len);
+        assert!(size <= self.layout.frame_len_max(), "a frame of {size} bytes never fits");
+        self.admit()?;
+        // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true.
+        let mut tail = self.front.tail.load(Ordering::Relaxed);
+        loop {
+            // The limit after the tail would allow what the limit before it forbids; both only grow,
+            // so either order is safe, and a stale limit only refuses too much.
+            // [O:limit_claim] Acquire: E4, pairs with [O:limit]; the words up to it are ours to write.
+            let limit = self.limit.load(weaken!("limit_claim", Ordering::Acquire));
+            let padding = self.layout.padding(tail, size);
+            let end = tail + padding + size;
+            if end > limit || end > POSITION_MAX {
+                self.give_back_admission();
+                return Err(NoRoom::Space { needed: end });
+            }
+            // [O:tail] Relaxed, both: it shares out the words (R2); what was in them is ordered by
+            // E4, and what we put there by E1.
+            match self.front.tail.compare_exchange_weak(tail, end, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    let position = tail + padding;
+                    return Ok(Claim { ring: self, start: tail, position, len: len as u32 });
+                }
+                Err(now) => tail = now,
+            }
+        }
+    }
+
+    /// Counts one message more, if the bound allows.
+    fn admit(&self) -> Result<(), NoRoom> {
+        // [O:counts] Relaxed, all of these: counts; no data hangs on them.
+        let mut admitted = self.front.admitted.load(Ordering::Relaxed);
+        loop {
+            // [O:counts] Relaxed: as above; a stale value only refuses too much.
+            let out = admitted.saturating_sub(self.back.acknowledged.load(Ordering::Relaxed));
+            if out >= self.bound {
+                return Err(NoRoom::Bound);
+            }
+            // [O:counts] Relaxed, both: as above.
+            match self.front.admitted.compare_exchange_weak(
+                admitted,
+                admitted + 1,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(now) => admitted = now,
+            }
+        }
+    }
+
+    fn give_back_admission(&self) {
+        // [O:counts] Relaxed: as above.
+        self.front.admitted.fetch_sub(1, Ordering::Relaxed);
+        // Another sender may have been refused because of us.
+        if self.bound != u64::MAX {
+            self.room.notify();
+        }
+    }
+
+    /// Writes a frame into words that the caller owns (R3), and publishes it.
+    #[allow(unsafe_code)]
+    fn write_and_publish(&self, position: u64, word1: Word1, payload: &[u8], state: State) {
+        let word = self.layout.word(position);
+        let salt = self.life.salt;
+        // SAFETY: R3: these words are the caller's since its compare-exchange on the tail, and until
+        // the store below; E4 orders whatever others did with them before. `memory` checks the
+        // bounds.
+        unsafe {
+            self.memory.copy_in(word + 1, &word1.encode().to_le_bytes());
+            self.memory.copy_in(word + 2, payload);
+        }
+        let word0 = frame::word0(position, salt, state);
+        // [O:publish] Release: E1, pairs with [O:read]; publishes second word and payload.
+        self.memory.store(word, word0, weaken!("publish", Ordering::Release));
+    }
+
+    fn publish_filler(&self, kind: Kind, position: u64, frame_bytes: u64) {
+        let len = (frame_bytes - frame::FRAME_HEADER_LEN) as u32;
+        let word1 = Word1::new(kind, position, self.life.salt, len, 0);
+        self.write_and_publish(position, word1, &[], State::Acknowledged);
+    }
+}
+
+const _: () = assert!(frame::FRAME_HEADER_LEN == 2 * WORD_LEN);
+
+impl<M: Memory> Claim<'_, M> {
+    /// Where the frame ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.position + frame_len(u64::from(self.len))
+    }
+
+    /// The position of the frame.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame.
+    /// Whoever waits for it must be told: [`Ring::announce`].
+    pub(crate) fn publish(self, payload: &[u8], crc: u32) {
+        assert_eq!(payload.len() as u64, u64::from(self.len), "a claim is for one payload");
+        debug_assert_eq!(crc, payload_crc(payload));
+        self.fill_padding();
+        let word1 = Word1::new(Kind::Message, self.position, self.ring.life.salt, self.len, crc);
+        self.ring.write_and_publish(self.position, word1, payload, State::Delivered(0));
+        std::mem::forget(self);
+    }
+
+    fn fill_padding(&self) {
+        if self.position > self.start {
+            self.ring.publish_filler(Kind::Padding, self.start, self.position - self.start);
+        }
+    }
+}
+
+impl<M: Memory> Drop for Claim<'_, M> {
+    fn drop(&mut self) {
+        self.fill_padding();
+        self.ring.publish_filler(Kind::Abandoned, self.position, self.end() - self.position);
+        self.ring.give_back_admission();
+        self.ring.announce(true);
+    }
+}
+
+impl<M: Memory> Ring<M> {
+    /// Wakes those who wait for a published frame; the receiver only if it may look at it already.
+    pub(crate) fn announce(&self, readable: bool) {
+        // [O:publish_fence] SeqCst: E8, pairs with [O:wait_fence]; the publication before it, the look
+        // for waiters behind. One fence for both events, and for the timer's flags.
+        weaken_fence!("publish_fence");
+        if readable {
+            self.readable.notify_behind_fence();
+        }
+        self.published.notify_behind_fence();
+    }
+}

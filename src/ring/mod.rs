@@ -1,0 +1,232 @@
+//! The ring: who may touch which words, when. Every line here runs under loom.
+//!
+//! Positions only grow; the ring maps them to its words. Four of them cut the life of the channel:
+//!
+//! ```text
+//!   head        cursor            tail          limit
+//! ----|-----------|-----------------|--------------|----> position
+//!   reclaimed .. acknowledged   claimed, some    free: may
+//!   up to here   or handed out  not yet          be claimed
+//!                               published
+//! ```
+//!
+//! Invariants (the argument is in `docs/protocol.md`):
+//!
+//! * **R1** `head <= cursor <= tail <= limit <= head + capacity`.
+//! * **R2** The words of `[tail, limit)` belong to nobody; the compare-exchange that moves the tail gives
+//!   them to one producer.
+//! * **R3** From the claim until the store of its first word a frame's words belong to its producer;
+//!   nobody else touches them, except that the receiver and a leader may load the first.
+//! * **R4** From that store until it is reclaimed a frame does not change, except for the state in its
+//!   first word, which the receiver writes until it hands the message out, and afterwards the
+//!   holder of the delivery.
+//! * **R5** At a position no first word names, nothing is published: what lies there is of an earlier
+//!   lap or life, and neither names this position under the salt that covers it.
+//! * **R6** A frame never crosses the end of the ring.
+
+mod claim;
+mod position;
+mod read;
+pub(crate) mod wait;
+
+pub(crate) use claim::{Claim, NoRoom};
+pub(crate) use position::Layout;
+pub(crate) use read::{Frame, Reader, Seen};
+
+use crate::format::incarnations::{Life, Lives};
+use crate::memory::Memory;
+use crate::sync::{AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
+use std::collections::BTreeSet;
+use wait::Event;
+
+/// Where a ring begins its life.
+#[derive(Clone, Debug)]
+pub(crate) struct Start {
+    pub(crate) lives: Lives,
+    pub(crate) head: u64,
+    pub(crate) tail: u64,
+    pub(crate) limit: u64,
+    /// Messages in `[head, tail)` that are not acknowledged.
+    pub(crate) unacknowledged: u64,
+    /// Of these, handed out by an earlier life.
+    pub(crate) handed_out: u64,
+    /// Messages that may be unacknowledged at once.
+    pub(crate) bound: u64,
+}
+
+/// What producers write: on a line of their own.
+#[derive(Debug)]
+struct Front {
+    /// Next position to claim.
+    tail: AtomicU64,
+    /// Messages ever admitted, those found at open included.
+    admitted: AtomicU64,
+}
+
+/// What the receiver writes.
+#[derive(Debug)]
+struct Reading {
+    /// The receiver has passed all before it.
+    cursor: AtomicU64,
+    /// Messages handed out at least once, those of earlier lives that are still here included.
+    handed_out: AtomicU64,
+}
+
+/// What acknowledgers write.
+#[derive(Debug)]
+struct Back {
+    /// All before it is acknowledged. Written by whoever holds `advancers`.
+    head: AtomicU64,
+    /// Threads that want the head advanced; the one that found 0 does it for all.
+    advancers: AtomicU32,
+    /// Messages acknowledged in this life.
+    acknowledged: AtomicU64,
+}
+
+/// The shared state of a ring over some memory.
+#[derive(Debug)]
+pub(crate) struct Ring<M> {
+    memory: M,
+    layout: Layout,
+    /// The life that writes now.
+    life: Life,
+    /// All lives whose frames may be in the ring.
+    lives: Lives,
+    bound: u64,
+    front: CachePadded<Front>,
+    /// Space ends here: what lies a capacity before it is reclaimed for good.
+    limit: CachePadded<AtomicU64>,
+    /// What the receiver writes.
+    reading: CachePadded<Reading>,
+    back: CachePadded<Back>,
+    /// The head stops at the lowest of these: damage that nobody has settled.
+    damage: Mutex<BTreeSet<u64>>,
+    barrier: AtomicU64,
+    /// There may be something to read.
+    pub(crate) readable: Event,
+    /// There may be room.
+    pub(crate) room: Event,
+    /// A frame was published, for those who wait for a hole to close.
+    pub(crate) published: Event,
+}
+
+impl<M: Memory> Ring<M> {
+    pub(crate) fn new(memory: M, layout: Layout, start: Start) -> Self {
+        debug_assert!(start.head <= start.tail && start.tail <= start.limit);
+        Ring {
+            memory,
+            layout,
+            life: start.lives.newest(),
+            lives: start.lives,
+            bound: start.bound,
+            front: CachePadded(Front {
+                tail: AtomicU64::new(start.tail),
+                admitted: AtomicU64::new(start.unacknowledged),
+            }),
+            limit: CachePadded(AtomicU64::new(start.limit)),
+            reading: CachePadded(Reading {
+                cursor: AtomicU64::new(start.head),
+                handed_out: AtomicU64::new(start.handed_out),
+            }),
+            back: CachePadded(Back {
+                head: AtomicU64::new(start.head),
+                advancers: AtomicU32::new(0),
+                acknowledged: AtomicU64::new(0),
+            }),
+            damage: Mutex::new(BTreeSet::new()),
+            barrier: AtomicU64::new(u64::MAX),
+            readable: Event::new(),
+            room: Event::new(),
+            published: Event::new(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.layout.capacity
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn lives(&self) -> &Lives {
+        &self.lives
+    }
+
+    /// The life that covers `position`.
+    #[inline]
+    fn life_at(&self, position: u64) -> Life {
+        if position >= self.life.start {
+            return self.life;
+        }
+        // Recovery starts no ring whose head lies below its oldest life.
+        self.lives.at(position).unwrap_or(self.life)
+    }
+
+    pub(crate) fn tail(&self) -> u64 {
+        // [O:tail_read] Relaxed: a bound for those who ask; what lies before it is seen through E1.
+        self.front.tail.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        // [O:limit_read] Relaxed: a comparison only; a claim loads it again with Acquire.
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        // [O:head_read] Acquire: E3, pairs with [O:head]; what was read before the acknowledgements
+        // happens before the reuse that this head allows.
+        self.back.head.load(crate::sync::weaken!("head_read", Ordering::Acquire))
+    }
+
+    /// Messages not acknowledged, claims in flight included.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        // [O:counts] Relaxed: a count; no data hangs on it.
+        let acknowledged = self.back.acknowledged.load(Ordering::Relaxed);
+        // [O:counts] Relaxed: as above.
+        self.front.admitted.load(Ordering::Relaxed).saturating_sub(acknowledged)
+    }
+
+    /// Of these, handed out at least once.
+    pub(crate) fn handed_out(&self) -> u64 {
+        // [O:counts] Relaxed: a count; no data hangs on it.
+        let acknowledged = self.back.acknowledged.load(Ordering::Relaxed);
+        // [O:counts] Relaxed: as above.
+        self.reading.handed_out.load(Ordering::Relaxed).saturating_sub(acknowledged)
+    }
+
+    /// Lets producers claim up to `limit`. Callers hold the lock of the checkpoint pages, so limits
+    /// are raised one after another; never lowered.
+    pub(crate) fn raise_limit(&self, limit: u64) {
+        // [O:limit_read] Relaxed: only the holder of that lock writes it.
+        if limit > self.limit.load(Ordering::Relaxed) {
+            // [O:limit] Release: E4, pairs with [O:limit_claim]; hands the reclaimed words on.
+            self.limit.store(limit, crate::sync::weaken!("limit", Ordering::Release));
+        }
+    }
+
+    /// Keeps the head from passing `position`.
+    pub(crate) fn hold_back(&self, position: u64) {
+        let mut damage = self.damage.lock();
+        damage.insert(position);
+        self.set_barrier(&damage);
+    }
+
+    /// Takes that back.
+    pub(crate) fn let_pass(&self, position: u64) {
+        let mut damage = self.damage.lock();
+        damage.remove(&position);
+        self.set_barrier(&damage);
+    }
+
+    fn set_barrier(&self, damage: &BTreeSet<u64>) {
+        let lowest = damage.first().copied().unwrap_or(u64::MAX);
+        // [O:barrier] Release: E7, pairs with [O:barrier_walk]; the filler that settles the damage
+        // is written before.
+        self.barrier.store(lowest, Ordering::Release);
+    }
+}

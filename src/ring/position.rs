@@ -1,0 +1,71 @@
+//! Positions, offsets, words. Pure.
+
+use crate::format::frame::{FRAME_ALIGN, FRAME_HEADER_LEN};
+use crate::memory::WORD_LEN;
+
+/// Where things lie in a memory, in words; run-time values, so that a model can be small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// First words of the two checkpoint pages.
+    pub(crate) checkpoints: [u64; 2],
+    /// First word of the ring.
+    pub(crate) ring: u64,
+    /// Bytes of the ring: a power of two.
+    pub(crate) capacity: u64,
+}
+
+impl Layout {
+    /// The layout of a file.
+    pub(crate) fn of_file(capacity: u64) -> Self {
+        Layout {
+            checkpoints: crate::format::CHECKPOINT_OFFSETS.map(|offset| offset / WORD_LEN),
+            ring: crate::format::HEADER_LEN / WORD_LEN,
+            capacity,
+        }
+    }
+
+    /// The word at which the frame at `position` begins.
+    #[inline]
+    pub(crate) fn word(&self, position: u64) -> u64 {
+        self.ring + (position & (self.capacity - 1)) / WORD_LEN
+    }
+
+    /// Bytes from `position` to the end of the ring.
+    #[inline]
+    pub(crate) fn to_end(&self, position: u64) -> u64 {
+        self.capacity - (position & (self.capacity - 1))
+    }
+
+    /// Bytes of padding that a frame of `frame_len` bytes at `position` needs before it.
+    #[inline]
+    pub(crate) fn padding(&self, position: u64, frame_len: u64) -> u64 {
+        let to_end = self.to_end(position);
+        if frame_len > to_end { to_end } else { 0 }
+    }
+
+    /// The largest frame: a larger one could wait for ever on an empty ring, at the wrong offset.
+    pub(crate) fn frame_len_max(&self) -> u64 {
+        self.capacity / 2 - FRAME_ALIGN
+    }
+
+    /// The largest payload.
+    pub(crate) fn payload_len_max(&self) -> u64 {
+        (self.frame_len_max() - FRAME_HEADER_LEN).min(crate::format::frame::PAYLOAD_LEN_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_frame_fits_an_empty_ring_at_every_offset() {
+        let layout = Layout { checkpoints: [0, 8], ring: 16, capacity: 1 << 16 };
+        for position in (0..2 * layout.capacity).step_by(16) {
+            let frame_len = layout.frame_len_max();
+            let padding = layout.padding(position, frame_len);
+            assert!(padding + frame_len <= layout.capacity, "at {position}");
+            assert!(layout.to_end(position + padding) >= frame_len, "at {position}");
+        }
+    }
+}

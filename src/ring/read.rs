@@ -1,0 +1,235 @@
+//! The receiver, acknowledgement, and reclaiming.
+
+use super::Ring;
+use crate::format::frame::{self, FRAME_HEADER_LEN, Kind, State, Word1, payload_crc};
+use crate::memory::Memory;
+use crate::sync::{Ordering, weaken};
+
+/// The receiver's own place in the ring. There is one.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    cursor: u64,
+}
+
+/// A message that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) position: u64,
+    /// Deliveries so far, this one included; 14 stands for that many or more.
+    pub(crate) deliveries: u8,
+}
+
+/// What the reader sees at its cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// A message; its payload is in the buffer. It counts as handed out.
+    Message(Frame),
+    /// Nothing that may be shown.
+    Nothing,
+    /// A frame of this life that is not what its producer wrote: somebody else wrote to the file, or
+    /// the disk gave back something else.
+    Foreign { position: u64 },
+}
+
+impl<M: Memory> Ring<M> {
+    /// The only reader, at the head.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader { cursor: self.head() }
+    }
+
+    /// Reads the second word and the payload of a published frame, and checks them.
+    #[allow(unsafe_code)]
+    fn read_published(&self, position: u64, buffer: Option<&mut Vec<u8>>) -> Option<Word1> {
+        let word = self.layout.word(position);
+        let mut bytes = [0; 8];
+        // SAFETY: R4: published, seen through an Acquire of its first word (E1) or of something that
+        // happened later, and not reclaimed: second word and payload do not change. `memory` checks
+        // the bounds.
+        unsafe { self.memory.copy_out(word + 1, &mut bytes) };
+        let word1 = Word1::decode(u64::from_le_bytes(bytes))?;
+        if word1.frame_len() > self.layout.to_end(position) {
+            return None;
+        }
+        let Some(buffer) = buffer else { return Some(word1) };
+        let mut crc = 0;
+        if word1.kind == Kind::Message {
+            let len = word1.len as usize;
+            buffer.clear();
+            buffer.resize(len, 0);
+            // SAFETY: as above.
+            unsafe { self.memory.copy_out(word + 2, &mut buffer[..]) };
+            crc = payload_crc(buffer);
+        }
+        word1.matches(position, self.life_at(position).salt, crc).then_some(word1)
+    }
+
+    /// Takes the next message before `visible`, stepping over padding and abandoned frames.
+    pub(crate) fn read(&self, reader: &mut Reader, visible: u64, buffer: &mut Vec<u8>) -> Seen {
+        loop {
+            let position = reader.cursor;
+            if position >= visible {
+                return Seen::Nothing;
+            }
+            let life = self.life_at(position);
+            let word = self.layout.word(position);
+            // [O:read] Acquire: E1, pairs with [O:publish]; second word and payload are there.
+            let word0 = self.memory.load(word, weaken!("read", Ordering::Acquire));
+            if !frame::names_position(word0, position, life.salt) {
+                return Seen::Nothing;
+            }
+            let (Some(state), Some(word1)) =
+                (frame::state_of(word0), self.read_published(position, Some(buffer)))
+            else {
+                return Seen::Foreign { position };
+            };
+            let frame = (word1.kind == Kind::Message && state != State::Acknowledged)
+                .then(|| self.count_delivery(position, word0, state));
+            self.pass(reader, position + word1.frame_len());
+            if let Some(frame) = frame {
+                return Seen::Message(frame);
+            }
+        }
+    }
+
+    /// Moves the reader on. Before the message is handed out, so that its acknowledgement finds the
+    /// cursor behind it.
+    pub(crate) fn pass(&self, reader: &mut Reader, cursor: u64) {
+        reader.cursor = cursor;
+        // [O:cursor] Release: E2, pairs with [O:cursor_walk]; the frames before it were seen published.
+        self.reading.cursor.store(cursor, weaken!("cursor", Ordering::Release));
+    }
+
+    /// Stores the increased count, and gives the frame.
+    fn count_delivery(&self, position: u64, word0: u64, state: State) -> Frame {
+        if state == State::Delivered(0) {
+            // [O:counts] Relaxed: a count that only the receiver writes.
+            let before = self.reading.handed_out.load(Ordering::Relaxed);
+            // [O:counts] Relaxed: as above.
+            self.reading.handed_out.store(before + 1, Ordering::Relaxed);
+        }
+        let state = state.delivered_again();
+        // [O:count] Relaxed: only the receiver writes the state before it hands the message out; the
+        // acknowledgement comes later, through whatever handed the delivery over.
+        self.memory.store(self.layout.word(position), frame::with_state(word0, state), Ordering::Relaxed);
+        let State::Delivered(deliveries) = state else { unreachable!("counted from a count") };
+        Frame { position, deliveries }
+    }
+
+    /// Reads a message again that was handed out in this life and came back.
+    pub(crate) fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Seen {
+        // [O:again] Acquire: E1; the first delivery saw it published, and the way back is a mutex.
+        let word0 = self.memory.load(self.layout.word(position), Ordering::Acquire);
+        match (frame::state_of(word0), self.read_published(position, Some(buffer))) {
+            (Some(state @ State::Delivered(_)), Some(_)) => {
+                Seen::Message(self.count_delivery(position, word0, state))
+            }
+            _ => Seen::Foreign { position },
+        }
+    }
+
+    /// Counts a delivery whose payload was read elsewhere, by `pread`.
+    pub(crate) fn hand_out(&self, position: u64, state: State) -> Frame {
+        let word0 = frame::word0(position, self.life_at(position).salt, state);
+        self.count_delivery(position, word0, state)
+    }
+
+    /// Acknowledges the message at `position`, once, by whoever holds it. From any thread, in any order.
+    /// The head does not move yet. Returns how many have been acknowledged in this life.
+    pub(crate) fn acknowledge(&self, position: u64) -> u64 {
+        let word0 = frame::word0(position, self.life_at(position).salt, State::Acknowledged);
+        // [O:acknowledge] Release: E2, pairs with [O:walk]; what the holder read happens before the reuse.
+        self.memory.store(self.layout.word(position), word0, weaken!("acknowledge", Ordering::Release));
+        // [O:counts] Relaxed: a count; no data hangs on it.
+        self.back.acknowledged.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Writes an acknowledged filler over `[position, end)`, which lies in one life and does not cross
+    /// the end of the ring: damage that was settled. The head may pass it then.
+    pub(crate) fn settle(&self, position: u64, end: u64) {
+        let word = self.layout.word(position);
+        let salt = self.life_at(position).salt;
+        let filler = frame::filler(Kind::Abandoned, position, salt, end - position);
+        let word_of = |at| crate::format::get_u64(&filler, at);
+        // [O:settle] Relaxed, both: the holder of the damage owns these two words; nobody reads them
+        // before the barrier is gone, which is a Release (E7).
+        self.memory.store(word + 1, word_of(8), Ordering::Relaxed);
+        // [O:settle] Relaxed: as above.
+        self.memory.store(word, word_of(0), Ordering::Relaxed);
+        self.let_pass(position);
+    }
+
+    /// Moves the head over the acknowledged prefix; tells whether it moved. If another thread is at it,
+    /// that one does it for us.
+    pub(crate) fn advance(&self) -> bool {
+        // [O:advance_enter] AcqRel: E6. Release: our acknowledgement is before it, for the holder that sees
+        // this count; Acquire: the head that the last holder left.
+        let entered = weaken!("advance_enter", Ordering::AcqRel);
+        if self.back.advancers.fetch_add(1, entered) != 0 {
+            return false;
+        }
+        let (mut seen, mut moved) = (1, false);
+        loop {
+            moved |= self.walk();
+            // [O:advance_leave] Release on success: E6, the head for the next holder. Acquire on failure: E6,
+            // the acknowledgements of those who came meanwhile.
+            let (left, came) = (Ordering::Release, weaken!("advance_came", Ordering::Acquire));
+            match self.back.advancers.compare_exchange(seen, 0, left, came) {
+                Ok(_) => return moved,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    fn walk(&self) -> bool {
+        // [O:head_own] Relaxed: only the holder of `advancers` writes it (E6).
+        let from = self.back.head.load(Ordering::Relaxed);
+        // [O:cursor_walk] Acquire: E2, pairs with [O:cursor]; before it every frame is published and was
+        // checked by the receiver, so its length can be trusted.
+        let cursor = self.reading.cursor.load(weaken!("cursor_walk", Ordering::Acquire));
+        // [O:barrier_walk] Acquire: E7, pairs with [O:barrier].
+        let stop = cursor.min(self.barrier.load(Ordering::Acquire));
+        let mut head = from;
+        while head < stop {
+            // [O:walk] Acquire: E2, pairs with [O:acknowledge].
+            let word0 = self.memory.load(self.layout.word(head), weaken!("walk", Ordering::Acquire));
+            if frame::state_of(word0) != Some(State::Acknowledged) {
+                break;
+            }
+            let Some(word1) = self.read_published(head, None) else { break };
+            head += word1.frame_len();
+        }
+        if head > from {
+            // [O:head] Release: E3, pairs with [O:head_read].
+            self.back.head.store(head, weaken!("head", Ordering::Release));
+        }
+        head > from
+    }
+
+    /// The end of the published prefix that begins at `from`, and the messages in it.
+    ///
+    /// The caller makes sure that nothing from `from` on is reclaimed meanwhile.
+    pub(crate) fn published_prefix(&self, from: u64) -> (u64, u64) {
+        let (mut end, mut messages) = (from, 0);
+        while let Some(word1) = self.published_at(end) {
+            end += word1.frame_len();
+            messages += u64::from(word1.kind == Kind::Message);
+        }
+        (end, messages)
+    }
+
+    /// Whether the frame at `position` is published.
+    pub(crate) fn is_published(&self, position: u64) -> bool {
+        // [O:prefix] Acquire: E5, pairs with [O:publish]; a sync that follows takes the payload along.
+        let word0 = self.memory.load(self.layout.word(position), weaken!("prefix", Ordering::Acquire));
+        frame::names_position(word0, position, self.life_at(position).salt)
+    }
+
+    fn published_at(&self, position: u64) -> Option<Word1> {
+        if !self.is_published(position) {
+            return None;
+        }
+        self.read_published(position, None)
+    }
+}
+
+const _: () = assert!(FRAME_HEADER_LEN == 16);

@@ -1,0 +1,80 @@
+//! Sleeping and waking: an event count.
+//!
+//! A waiter announces itself, looks again, sleeps; a notifier changes the state, looks for
+//! announcements, wakes. Each side stores before it looks, with a sequentially consistent fence in
+//! between, so that at least one sees the other (edge E8 in `docs/protocol.md`). When nobody waits a
+//! notification is one fence and one load.
+//!
+//! The source of the idea: Dmitry Vyukov's event counts (1024cores). Here the generation lives under
+//! a mutex, because loom knows condition variables and no futex.
+
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, SPINS, spin_loop, weaken_fence};
+use std::time::Instant;
+
+/// An event that threads wait for.
+#[derive(Debug)]
+pub(crate) struct Event {
+    /// Set by every waiter before it looks again, cleared by the notifier that will wake it.
+    announced: AtomicBool,
+    /// Grows with each waking.
+    generation: Mutex<u64>,
+    woken: Condvar,
+}
+
+impl Event {
+    pub(crate) fn new() -> Self {
+        Event { announced: AtomicBool::new(false), generation: Mutex::new(0), woken: Condvar::new() }
+    }
+
+    /// Wakes every thread that waits, after a change that may be what it waits for.
+    pub(crate) fn notify(&self) {
+        // [O:notify_fence] SeqCst: E8, pairs with [O:wait_fence]; the change before it, the look behind.
+        weaken_fence!("notify_fence");
+        self.notify_behind_fence();
+    }
+
+    /// The same, where the caller has made a sequentially consistent fence since the change.
+    pub(crate) fn notify_behind_fence(&self) {
+        // [O:announced] Relaxed: the fences order it (E8), and the mutex what follows.
+        if self.announced.load(Ordering::Relaxed) && self.announced.swap(false, Ordering::Relaxed) {
+            *self.generation.lock() += 1;
+            self.woken.notify_all();
+        }
+    }
+
+    /// Waits until `ready` gives something, or until the deadline.
+    ///
+    /// `ready` runs on this thread, without any lock held, at least once.
+    pub(crate) fn wait<R>(
+        &self,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut() -> Option<R>,
+    ) -> Option<R> {
+        for _ in 0..SPINS {
+            if let Some(found) = ready() {
+                return Some(found);
+            }
+            spin_loop();
+        }
+        loop {
+            // Before the announcement: whoever clears it wakes this generation or a later one.
+            let generation = *self.generation.lock();
+            // [O:announced] Relaxed: the fences order it (E8).
+            self.announced.store(true, Ordering::Relaxed);
+            // [O:wait_fence] SeqCst: E8, pairs with [O:notify_fence] and [O:publish_fence].
+            weaken_fence!("wait_fence");
+            if let Some(found) = ready() {
+                return Some(found);
+            }
+            let mut current = self.generation.lock();
+            while *current == generation {
+                let (guard, timed_out) = self.woken.wait(current, deadline);
+                current = guard;
+                if timed_out {
+                    drop(current);
+                    return ready();
+                }
+            }
+        }
+    }
+}

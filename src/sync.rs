@@ -1,0 +1,178 @@
+//! The concurrency primitives, once from std and parking_lot and once from loom.
+//!
+//! The only file that names either. Everything above uses these types, so that
+//! under `cfg(loom)` every shared access is one that the model checker sees.
+
+#![allow(clippy::disallowed_types)] // the one place that is allowed to name them
+
+pub(crate) use inner::*;
+
+/// Keeps a value on cache lines of its own: 128 bytes, because the adjacent-line
+/// prefetcher of x86 pulls lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct CachePadded<T>(pub(crate) T);
+
+impl<T> std::ops::Deref for CachePadded<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// `weaken!("name", order)`: the ordering, or Relaxed while the model run plants that fault.
+macro_rules! weaken {
+    ($name:literal, $order:expr) => {
+        if $crate::sync::sabotaged($name) {
+            // [O:none] The planted fault.
+            $crate::sync::Ordering::Relaxed
+        } else {
+            $order
+        }
+    };
+}
+pub(crate) use weaken;
+
+/// `weaken_fence!("name")`: a sequentially consistent fence, absent while that fault is planted.
+macro_rules! weaken_fence {
+    ($name:literal) => {
+        if !$crate::sync::sabotaged($name) {
+            // [O:none] The tag is at the use.
+            $crate::sync::fence($crate::sync::Ordering::SeqCst)
+        }
+    };
+}
+pub(crate) use weaken_fence;
+
+#[cfg(not(all(loom, feature = "models")))]
+mod inner {
+    pub(crate) use parking_lot::MutexGuard;
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::atomic::{Ordering, fence};
+
+    // Aliases, so that clippy's ban on the types themselves still holds for everyone else.
+    pub(crate) type AtomicBool = std::sync::atomic::AtomicBool;
+    pub(crate) type AtomicU32 = std::sync::atomic::AtomicU32;
+    pub(crate) type AtomicU64 = std::sync::atomic::AtomicU64;
+    use std::time::Instant;
+
+    /// How often a waiter looks again before it sleeps.
+    pub(crate) const SPINS: u32 = 40;
+
+    #[inline(always)]
+    pub(crate) fn sabotaged(_: &str) -> bool {
+        false
+    }
+
+    pub(crate) fn spin_loop() {
+        std::hint::spin_loop();
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Mutex(parking_lot::Mutex::new(value))
+        }
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock()
+        }
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock()
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(parking_lot::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Condvar(parking_lot::Condvar::new())
+        }
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+        /// Waits until notified or `deadline`; `true` if the deadline passed.
+        pub(crate) fn wait<'a, T>(
+            &self,
+            mut guard: MutexGuard<'a, T>,
+            deadline: Option<Instant>,
+        ) -> (MutexGuard<'a, T>, bool) {
+            let timed_out = match deadline {
+                None => {
+                    self.0.wait(&mut guard);
+                    false
+                }
+                Some(at) => self.0.wait_until(&mut guard, at).timed_out(),
+            };
+            (guard, timed_out)
+        }
+    }
+}
+
+#[cfg(all(loom, feature = "models"))]
+mod inner {
+    pub(crate) use loom::sync::MutexGuard;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use std::sync::Arc;
+    use std::time::Instant;
+
+    /// Spinning would only multiply the interleavings.
+    pub(crate) const SPINS: u32 = 0;
+
+    /// Whether the run plants the fault `name`: the environment variable `WALCHAN_SABOTAGE`.
+    pub(crate) fn sabotaged(name: &str) -> bool {
+        static PLANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+        PLANTED
+            .get_or_init(|| std::env::var("WALCHAN_SABOTAGE").ok())
+            .as_deref()
+            == Some(name)
+    }
+
+    pub(crate) fn spin_loop() {
+        loom::hint::spin_loop();
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Mutex(loom::sync::Mutex::new(value))
+        }
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            match self.0.lock() {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Condvar(loom::sync::Condvar::new())
+        }
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+        /// Waits until notified. loom has no time, so a deadline never passes: a model of one
+        /// is a thread that notifies.
+        pub(crate) fn wait<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            _deadline: Option<Instant>,
+        ) -> (MutexGuard<'a, T>, bool) {
+            match self.0.wait(guard) {
+                Ok(guard) => (guard, false),
+                Err(poisoned) => (poisoned.into_inner(), false),
+            }
+        }
+    }
+}
