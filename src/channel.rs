@@ -51,7 +51,10 @@ pub(crate) enum Incoming {
     /// Its payload is in the reading.
     Message(Frame),
     /// `[position, end)` holds no valid frame; its bytes are in the reading.
-    Damage { position: u64, end: u64 },
+    Damage {
+        position: u64,
+        end: u64,
+    },
     Disconnected,
     Failed(io::Error),
 }
@@ -80,9 +83,10 @@ pub(crate) fn mode_of(durability: Durability) -> Mode {
         _ if !cfg!(feature = "fsync") => Mode::FlushOnly,
         Durability::FlushOnly => Mode::FlushOnly,
         Durability::SyncPerSend | Durability::SyncEvery { max_ops: 0, .. } => Mode::PerSend,
-        Durability::SyncEvery { max_ops, max_delay } => {
-            Mode::Every { max_ops: max_ops as u64, max_delay }
-        }
+        Durability::SyncEvery { max_ops, max_delay } => Mode::Every {
+            max_ops: max_ops as u64,
+            max_delay,
+        },
     }
 }
 
@@ -104,16 +108,28 @@ impl Request<'_> {
         if let Some(capacity) = self.ring_wanted()? {
             return Ok(capacity);
         }
-        let Some(bound) = self.bound else { return Ok(RING_LEN_DEFAULT) };
-        let message = (self.type_len as u64).saturating_mul(2).saturating_add(32).max(MESSAGE_LEN_ASSUMED);
+        let Some(bound) = self.bound else {
+            return Ok(RING_LEN_DEFAULT);
+        };
+        let message = (self.type_len as u64)
+            .saturating_mul(2)
+            .saturating_add(32)
+            .max(MESSAGE_LEN_ASSUMED);
         Self::ring_of((bound as u64).saturating_mul(message))
     }
 
     fn check(&self) -> Result<(), Error> {
         if self.bound == Some(0) {
-            return Err(Error::Invalid("a bound of 0: a message in a file is never handed over directly"));
+            return Err(Error::Invalid(
+                "a bound of 0: a message in a file is never handed over directly",
+            ));
         }
-        if self.options.schema.as_ref().is_some_and(|s| s.len() > SCHEMA_LEN_MAX) {
+        if self
+            .options
+            .schema
+            .as_ref()
+            .is_some_and(|s| s.len() > SCHEMA_LEN_MAX)
+        {
             return Err(Error::Invalid("the schema's name has more than 255 bytes"));
         }
         Ok(())
@@ -123,19 +139,31 @@ impl Request<'_> {
     fn compare(&self, identity: &Identity) -> Result<(), Error> {
         if identity.codec != CODEC_ID {
             let stored = format!("codec {}", identity.codec);
-            return Err(Error::Mismatch { what: "codec", stored, wanted: CODEC_NAME.to_owned() });
+            return Err(Error::Mismatch {
+                what: "codec",
+                stored,
+                wanted: CODEC_NAME.to_owned(),
+            });
         }
         if let Some(schema) = &self.options.schema
             && *schema != identity.schema
         {
             let (stored, wanted) = (identity.schema.clone(), schema.clone());
-            return Err(Error::Mismatch { what: "schema", stored, wanted });
+            return Err(Error::Mismatch {
+                what: "schema",
+                stored,
+                wanted,
+            });
         }
         if let Some(wanted) = self.ring_wanted()?
             && wanted != identity.capacity
         {
             let (stored, wanted) = (identity.capacity.to_string(), wanted.to_string());
-            return Err(Error::Mismatch { what: "ring_bytes", stored, wanted });
+            return Err(Error::Mismatch {
+                what: "ring_bytes",
+                stored,
+                wanted,
+            });
         }
         Ok(())
     }
@@ -196,15 +224,19 @@ fn create(request: &Request<'_>, synced: bool) -> Result<Option<(LockedFile, Rec
 fn reopen(request: &Request<'_>, file: &LockedFile, synced: bool) -> Result<Recovered, Error> {
     if synced {
         // Readahead fills the cache with large folios; a sync would write all of each.
-        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::Random).map_err(io::Error::from)?;
+        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::Random)
+            .map_err(io::Error::from)?;
     }
     let identity = recovery::read_identity(file)?;
     request.compare(&identity)?;
-    let policy = Policy { accept_torn: request.options.truncate_corrupt_tail };
+    let policy = Policy {
+        accept_torn: request.options.truncate_corrupt_tail,
+    };
     let recovered = recovery::recover(file, identity.capacity, policy, &mut entropy)?;
     if synced {
         // Everything is clean now, so the cache can go, and comes back page by page.
-        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::DontNeed).map_err(io::Error::from)?;
+        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::DontNeed)
+            .map_err(io::Error::from)?;
     }
     Ok(recovered)
 }
@@ -219,7 +251,10 @@ impl Recovered {
             tail: 0,
             unacknowledged: 0,
             handed_out: 0,
-            stored: [1, 2].map(|generation| Checkpoint { generation, ..Checkpoint::default() }),
+            stored: [1, 2].map(|generation| Checkpoint {
+                generation,
+                ..Checkpoint::default()
+            }),
             receive_only: false,
             report: RecoveryReport::created(),
         }
@@ -235,10 +270,27 @@ pub(crate) fn assemble<M: Memory + Medium>(
     recovered: Recovered,
     path: &Path,
 ) -> Result<(Arc<Channel<M>>, Reading, RecoveryReport), Error> {
-    let Recovered { capacity, lives, head, tail, unacknowledged, handed_out, stored, .. } = recovered;
+    let Recovered {
+        capacity,
+        lives,
+        head,
+        tail,
+        unacknowledged,
+        handed_out,
+        stored,
+        ..
+    } = recovered;
     let bound = bound.map_or(u64::MAX, |n| n as u64);
     let limit = head + capacity;
-    let start = Start { lives, head, tail, limit, unacknowledged, handed_out, bound };
+    let start = Start {
+        lives,
+        head,
+        tail,
+        limit,
+        unacknowledged,
+        handed_out,
+        bound,
+    };
     let ring = Ring::new(memory, layout, start);
     let reading = Reading {
         reader: ring.reader(),
@@ -251,7 +303,12 @@ pub(crate) fn assemble<M: Memory + Medium>(
         .name("walchan".to_owned())
         .spawn(move || timer::run(&for_thread))?;
     let receive_only = recovered.receive_only;
-    let channel = Channel { log, timer: Some(timer), receive_only, path: path.to_owned() };
+    let channel = Channel {
+        log,
+        timer: Some(timer),
+        receive_only,
+        path: path.to_owned(),
+    };
     Ok((Arc::new(channel), reading, recovered.report))
 }
 
@@ -269,18 +326,24 @@ impl<M: Memory + Medium> Channel<M> {
         match self.log.mode() {
             Mode::PerSend => Durability::SyncPerSend,
             Mode::FlushOnly => Durability::FlushOnly,
-            Mode::Every { max_ops, max_delay } => {
-                Durability::SyncEvery { max_ops: max_ops as usize, max_delay }
-            }
+            Mode::Every { max_ops, max_delay } => Durability::SyncEvery {
+                max_ops: max_ops as usize,
+                max_delay,
+            },
         }
     }
 
     pub(crate) fn send(&self, payload: &[u8], wait: Wait) -> Result<MessageId, SendFailure> {
         if self.receive_only {
             let text = "1022 earlier openings still have messages here: acknowledge the oldest, then reopen";
-            return Err(SendFailure::Io(io::Error::new(io::ErrorKind::StorageFull, text)));
+            return Err(SendFailure::Io(io::Error::new(
+                io::ErrorKind::StorageFull,
+                text,
+            )));
         }
-        self.log.send(payload, wait).map(|position| self.id(position))
+        self.log
+            .send(payload, wait)
+            .map(|position| self.id(position))
     }
 
     /// The id of the message at a position.
@@ -299,7 +362,9 @@ impl<M: Memory + Medium> Channel<M> {
         }
         let received = match received {
             Some(received) => received,
-            None => self.log.try_read(&mut reading.reader, &mut reading.payload)?,
+            None => self
+                .log
+                .try_read(&mut reading.reader, &mut reading.payload)?,
         };
         Some(match received {
             Received::Message(frame) => Incoming::Message(frame),
@@ -363,7 +428,10 @@ impl<M: Memory + Medium> Channel<M> {
         if let Some(incoming) = self.try_read(reading) {
             return Some(incoming);
         }
-        self.log.ring().readable.wait(deadline, || self.try_read(reading))
+        self.log
+            .ring()
+            .readable
+            .wait(deadline, || self.try_read(reading))
     }
 
     pub(crate) fn sync_sent(&self) -> Result<(), Error> {
@@ -396,7 +464,9 @@ impl<M: Memory + Medium> Channel<M> {
 impl<M: Memory> Channel<M> {
     /// Closes in order, once: nobody else uses the channel.
     pub(crate) fn shut(&mut self) -> Result<(), Error> {
-        let Some(timer) = self.timer.take() else { return Ok(()) };
+        let Some(timer) = self.timer.take() else {
+            return Ok(());
+        };
         self.log.timer.flag(STOP);
         // A panic of the thread has poisoned the log, which `finish` reports.
         timer.join().ok();

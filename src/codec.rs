@@ -54,8 +54,12 @@ impl Writer for Append<'_> {
 }
 
 /// Appends the encoded value to `buffer`.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
-    bincode::serde::encode_into_writer(value, Append(buffer), ENCODE).map_err(|e| CodecError(e.to_string()))
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    buffer: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    bincode::serde::encode_into_writer(value, Append(buffer), ENCODE)
+        .map_err(|e| CodecError(e.to_string()))
 }
 
 /// Decodes a whole payload.
@@ -104,7 +108,10 @@ fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
 fn decode_with<T: DeserializeOwned, const N: usize>(payload: &[u8]) -> Result<T, CodecError> {
     match bincode::serde::decode_from_slice(payload, config::<N>()) {
         Ok((value, used)) if used == payload.len() => Ok(value),
-        Ok((_, used)) => Err(CodecError(format!("{} bytes are left over", payload.len() - used))),
+        Ok((_, used)) => Err(CodecError(format!(
+            "{} bytes are left over",
+            payload.len() - used
+        ))),
         Err(e) => Err(CodecError(e.to_string())),
     }
 }

@@ -67,7 +67,14 @@ pub struct Delivery<T> {
 
 impl<T> Delivery<T> {
     pub(crate) fn new(value: T, channel: Arc<Channel<Mapped>>, frame: Frame) -> Self {
-        Delivery { value, receipt: Receipt { channel, frame, leave: false } }
+        Delivery {
+            value,
+            receipt: Receipt {
+                channel,
+                frame,
+                leave: false,
+            },
+        }
     }
 
     /// The message.

@@ -64,13 +64,25 @@ impl PartialEq for Error {
             (Error::Io(a), Error::Io(b)) => same_io(a, b),
             (Error::Locked, Error::Locked) | (Error::NotRegular, Error::NotRegular) => true,
             (
-                Error::Mismatch { what, stored, wanted },
-                Error::Mismatch { what: w, stored: s, wanted: n },
+                Error::Mismatch {
+                    what,
+                    stored,
+                    wanted,
+                },
+                Error::Mismatch {
+                    what: w,
+                    stored: s,
+                    wanted: n,
+                },
             ) => what == w && stored == s && wanted == n,
             (Error::Version { stored: a }, Error::Version { stored: b }) => a == b,
-            (Error::Corrupt { position, reason }, Error::Corrupt { position: p, reason: r }) => {
-                position == p && reason == r
-            }
+            (
+                Error::Corrupt { position, reason },
+                Error::Corrupt {
+                    position: p,
+                    reason: r,
+                },
+            ) => position == p && reason == r,
             (Error::Invalid(a), Error::Invalid(b)) => a == b,
             _ => false,
         }
@@ -176,7 +188,9 @@ impl<T> SendError<T> {
 
 impl<T> fmt::Debug for SendError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendError").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("SendError")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -368,16 +382,16 @@ macro_rules! recv_error {
 /// A receive that may also find nothing in time.
 macro_rules! from_recv_error {
     ($name:ident) => {
-            impl From<RecvError> for $name {
-                fn from(error: RecvError) -> Self {
-                    match error {
-                        RecvError::Disconnected => $name::Disconnected,
-                        RecvError::Undecodable(u) => $name::Undecodable(u),
-                        RecvError::Corrupt(c) => $name::Corrupt(c),
-                        RecvError::Io(e) => $name::Io(e),
-                    }
+        impl From<RecvError> for $name {
+            fn from(error: RecvError) -> Self {
+                match error {
+                    RecvError::Disconnected => $name::Disconnected,
+                    RecvError::Undecodable(u) => $name::Undecodable(u),
+                    RecvError::Corrupt(c) => $name::Corrupt(c),
+                    RecvError::Io(e) => $name::Io(e),
                 }
             }
+        }
     };
 }
 

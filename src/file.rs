@@ -42,7 +42,11 @@ impl LockedFile {
 
     /// Data and size, not times. A no-op without the feature `fsync`.
     pub(crate) fn sync_data(&self) -> io::Result<()> {
-        if cfg!(feature = "fsync") { self.0.sync_data() } else { Ok(()) }
+        if cfg!(feature = "fsync") {
+            self.0.sync_data()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -84,7 +88,11 @@ pub(crate) enum Found {
 fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     // NONBLOCK: opening a FIFO must not wait for its other end.
-    options.read(true).write(true).mode(0o600).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    options
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
     options
 }
 
@@ -115,7 +123,9 @@ pub(crate) fn open_existing(path: &Path) -> io::Result<Found> {
         if !file.metadata()?.is_file() {
             return Ok(Found::NotRegular);
         }
-        let Some(file) = LockedFile::lock(file)? else { return Ok(Found::Locked) };
+        let Some(file) = LockedFile::lock(file)? else {
+            return Ok(Found::Locked);
+        };
         // Between the open and the lock the name may have gone to another file.
         if same_file(file.as_file(), path)? {
             return Ok(Found::File(file));
@@ -140,7 +150,11 @@ fn directory(path: &Path) -> &Path {
 
 /// Makes the entries of the directory that holds `path` durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(feature = "fsync") { File::open(directory(path))?.sync_all() } else { Ok(()) }
+    if cfg!(feature = "fsync") {
+        File::open(directory(path))?.sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 /// Creates the missing parent directories, each durable in its own parent.
@@ -172,8 +186,13 @@ pub(crate) enum Created {
 pub(crate) fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
     let temporary = beside(path, ".new");
     let file = loop {
-        let file = open_options().create(true).truncate(false).open(&temporary)?;
-        let Some(file) = LockedFile::lock(file)? else { return Ok(Created::Locked) };
+        let file = open_options()
+            .create(true)
+            .truncate(false)
+            .open(&temporary)?;
+        let Some(file) = LockedFile::lock(file)? else {
+            return Ok(Created::Locked);
+        };
         if same_file(file.as_file(), &temporary)? {
             break file;
         }
@@ -276,7 +295,12 @@ pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let part = beside(path, ".part");
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)?;
     file.write_all(bytes)?;
     if cfg!(feature = "fsync") {
         file.sync_all()?;

@@ -65,6 +65,9 @@ impl FromStr for MessageId {
             }
             u64::from_str_radix(digits, 16).map_err(|_| ParseMessageIdError)
         };
-        Ok(MessageId { position: number(position)?, tag: number(tag)? })
+        Ok(MessageId {
+            position: number(position)?,
+            tag: number(tag)?,
+        })
     }
 }

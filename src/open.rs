@@ -57,8 +57,12 @@ pub fn channel_with_options<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    let request =
-        Request { path: path.as_ref(), bound: None, type_len: size_of::<T>(), options: &options };
+    let request = Request {
+        path: path.as_ref(),
+        bound: None,
+        type_len: size_of::<T>(),
+        options: &options,
+    };
     let (channel, reading, report) = channel::open(&request)?;
     let sender = Sender::new(channel.clone(), codec::check::<T>);
     Ok((sender, Receiver::new(channel, reading, report)))
@@ -114,8 +118,12 @@ pub fn sync_channel_with_options<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    let request =
-        Request { path: path.as_ref(), bound: Some(bound), type_len: size_of::<T>(), options: &options };
+    let request = Request {
+        path: path.as_ref(),
+        bound: Some(bound),
+        type_len: size_of::<T>(),
+        options: &options,
+    };
     let (channel, reading, report) = channel::open(&request)?;
     let sender = SyncSender::new(channel.clone(), codec::check::<T>);
     Ok((sender, Receiver::new(channel, reading, report)))

@@ -83,6 +83,9 @@ pub struct ReceiverOptions {
 
 impl Default for ReceiverOptions {
     fn default() -> Self {
-        ReceiverOptions { commit_every: 1, commit_max_delay: Duration::ZERO }
+        ReceiverOptions {
+            commit_every: 1,
+            commit_max_delay: Duration::ZERO,
+        }
     }
 }

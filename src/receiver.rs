@@ -32,7 +32,11 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    pub(crate) fn new(channel: Arc<Channel<Mapped>>, reading: Reading, report: RecoveryReport) -> Self {
+    pub(crate) fn new(
+        channel: Arc<Channel<Mapped>>,
+        reading: Reading,
+        report: RecoveryReport,
+    ) -> Self {
         Receiver {
             channel: Some(channel),
             reading: RefCell::new(reading),
@@ -44,7 +48,9 @@ impl<T> Receiver<T> {
 
     fn channel(&self) -> &Arc<Channel<Mapped>> {
         // Only `close` and `drop` take it, and both have the receiver to themselves.
-        self.channel.as_ref().expect("the channel is there until the receiver is gone")
+        self.channel
+            .as_ref()
+            .expect("the channel is there until the receiver is gone")
     }
 
     /// Chooses when acknowledgements give their space back and become durable.
@@ -112,7 +118,9 @@ impl<T> Receiver<T> {
     }
 
     fn leave(&mut self) -> Result<(), Error> {
-        let Some(channel) = self.channel.take() else { return Ok(()) };
+        let Some(channel) = self.channel.take() else {
+            return Ok(());
+        };
         *self.pending.borrow_mut() = None;
         channel.log().receiver_left();
         match Arc::try_unwrap(channel) {
@@ -373,7 +381,11 @@ struct Left {
 
 impl Left {
     fn new(channel: &Arc<Channel<Mapped>>, position: u64, bytes: &[u8]) -> Self {
-        Left { channel: Arc::clone(channel), position, bytes: bytes.to_vec() }
+        Left {
+            channel: Arc::clone(channel),
+            position,
+            bytes: bytes.to_vec(),
+        }
     }
 
     fn id(&self) -> MessageId {
@@ -387,7 +399,10 @@ impl Left {
 
 impl fmt::Debug for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Left").field("id", &self.id()).field("bytes", &self.bytes).finish()
+        f.debug_struct("Left")
+            .field("id", &self.id())
+            .field("bytes", &self.bytes)
+            .finish()
     }
 }
 

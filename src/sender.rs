@@ -35,7 +35,12 @@ enum Failed {
 impl<T> Handle<T> {
     fn new(channel: Arc<Channel<Mapped>>, check: fn(&[u8]) -> Result<(), CodecError>) -> Self {
         channel.log().sender_joined();
-        Handle { channel, check, checked: OnceLock::new(), message: PhantomData }
+        Handle {
+            channel,
+            check,
+            checked: OnceLock::new(),
+            message: PhantomData,
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -98,7 +103,9 @@ macro_rules! handle_methods {
                 channel: Arc<Channel<Mapped>>,
                 check: fn(&[u8]) -> Result<(), CodecError>,
             ) -> Self {
-                $name { handle: Handle::new(channel, check) }
+                $name {
+                    handle: Handle::new(channel, check),
+                }
             }
 
             /// Whether the receiver is gone, so that no send can succeed any more. Never blocks.
@@ -155,7 +162,9 @@ macro_rules! handle_methods {
 
         impl<T> Clone for $name<T> {
             fn clone(&self) -> Self {
-                $name { handle: self.handle.clone() }
+                $name {
+                    handle: self.handle.clone(),
+                }
             }
         }
 
@@ -181,7 +190,10 @@ pub struct Sender<T> {
     handle: Handle<T>,
 }
 
-handle_methods!(Sender, "let (tx, rx) = walchan::channel::<u32>(dir.path().join(\"queue\"))?;");
+handle_methods!(
+    Sender,
+    "let (tx, rx) = walchan::channel::<u32>(dir.path().join(\"queue\"))?;"
+);
 
 impl<T: Serialize> Sender<T> {
     /// Sends a message. Never waits for room; under [`Durability::SyncPerSend`] it waits for the disk.
@@ -213,7 +225,10 @@ pub struct SyncSender<T> {
     handle: Handle<T>,
 }
 
-handle_methods!(SyncSender, "let (tx, rx) = walchan::sync_channel::<u32>(dir.path().join(\"queue\"), 8)?;");
+handle_methods!(
+    SyncSender,
+    "let (tx, rx) = walchan::sync_channel::<u32>(dir.path().join(\"queue\"), 8)?;"
+);
 
 impl<T: Serialize> SyncSender<T> {
     /// Sends a message. Waits while as many messages as the bound allows are unacknowledged, or the ring is

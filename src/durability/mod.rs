@@ -28,7 +28,10 @@ pub(crate) enum Mode {
     PerSend,
     FlushOnly,
     /// At most `max_ops` returned sends are not covered by a completed sync; at least 1.
-    Every { max_ops: u64, max_delay: Duration },
+    Every {
+        max_ops: u64,
+        max_delay: Duration,
+    },
 }
 
 /// How long a send waits for room.
@@ -45,7 +48,10 @@ pub(crate) enum SendFailure {
     /// No room, within the time allowed.
     Full,
     Disconnected,
-    TooLarge { len: u64, max: u64 },
+    TooLarge {
+        len: u64,
+        max: u64,
+    },
     /// The message is not in the channel.
     Io(io::Error),
     /// It may be.
@@ -145,7 +151,9 @@ impl<M: Memory> Log<M> {
             unsynced: CachePadded(AtomicU64::new(0)),
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
-            leader: Mutex::new(Leader { scanned: ring.tail() }),
+            leader: Mutex::new(Leader {
+                scanned: ring.tail(),
+            }),
             stored_head: AtomicU64::new(stored[0].head),
             pages: Mutex::new(Pages::new(stored)),
             synced: Event::new(),
@@ -184,7 +192,8 @@ impl<M: Memory> Log<M> {
 
     fn set_status(&self, bit: u32) {
         // [O:status] Release: E10, pairs with [O:status_read].
-        self.status.fetch_or(bit, weaken!("status", Ordering::Release));
+        self.status
+            .fetch_or(bit, weaken!("status", Ordering::Release));
         self.ring.room.notify();
         self.ring.readable.notify();
         self.ring.published.notify();
@@ -203,7 +212,11 @@ impl<M: Memory> Log<M> {
     /// The last one tells the receiver.
     pub(crate) fn sender_left(&self) {
         // [O:sender_left] AcqRel: E10; what the others sent happens before the status that the last one sets.
-        if self.senders.fetch_sub(1, weaken!("sender_left", Ordering::AcqRel)) == 1 {
+        if self
+            .senders
+            .fetch_sub(1, weaken!("sender_left", Ordering::AcqRel))
+            == 1
+        {
             self.set_status(SENDERS_GONE);
         }
     }
@@ -257,7 +270,9 @@ impl<M: Memory> Log<M> {
         claim.publish(payload, crc);
         self.ring.announce(self.mode != Mode::PerSend);
         match self.mode {
-            Mode::PerSend => self.drive(Goal::Commit(end)).map_err(SendFailure::Unsynced)?,
+            Mode::PerSend => self
+                .drive(Goal::Commit(end))
+                .map_err(SendFailure::Unsynced)?,
             Mode::FlushOnly => {}
             Mode::Every { max_ops, .. } => {
                 // [O:unsynced] Relaxed: a count that the compare-exchange in `take_permit` bounds.
@@ -274,9 +289,11 @@ impl<M: Memory> Log<M> {
         match (attempt(), wait) {
             (Some(outcome), _) => outcome,
             (None, Wait::No) => Err(SendFailure::Full),
-            (None, Wait::Until(deadline)) => {
-                self.ring.room.wait(deadline, attempt).unwrap_or(Err(SendFailure::Full))
-            }
+            (None, Wait::Until(deadline)) => self
+                .ring
+                .room
+                .wait(deadline, attempt)
+                .unwrap_or(Err(SendFailure::Full)),
         }
     }
 
@@ -292,7 +309,9 @@ impl<M: Memory> Log<M> {
             };
             // Whoever waits for room holds no permit: those who hold one publish soon.
             self.give_back_permit();
-            let Some(needed) = needed else { return Ok(None) };
+            let Some(needed) = needed else {
+                return Ok(None);
+            };
             if !self.make_room(needed).map_err(SendFailure::Io)? {
                 return Ok(None);
             }
@@ -317,7 +336,9 @@ impl<M: Memory> Log<M> {
     /// `Every`: one more send may return before it is synced. Waits for the disk while there are
     /// too many.
     fn take_permit(&self) -> io::Result<()> {
-        let Mode::Every { max_ops, .. } = self.mode else { return Ok(()) };
+        let Mode::Every { max_ops, .. } = self.mode else {
+            return Ok(());
+        };
         loop {
             // [O:unsynced] Relaxed, all: a count; what the sync covered is E9.
             let unsynced = self.unsynced.load(Ordering::Relaxed);
@@ -387,15 +408,15 @@ impl<M: Memory> Log<M> {
                 Some(Turn::Reached) => return Ok(()),
                 Some(Turn::Failed) | None => None,
             };
-            let Some(mut leader) = leader else { return self.check() };
+            let Some(mut leader) = leader else {
+                return self.check();
+            };
             // A round began or ended since we looked.
             if self.reached(goal) {
                 self.resign(leader);
                 return Ok(());
             }
-            if matches!(goal, Goal::Commit(_) | Goal::Permit(_))
-                && !self.would_commit(&leader)
-            {
+            if matches!(goal, Goal::Commit(_) | Goal::Permit(_)) && !self.would_commit(&leader) {
                 // A claim that is not published is in the way: give up the role before waiting for it.
                 self.resign(leader);
                 match self.ring.published.wait(None, || turn(true)) {
@@ -422,7 +443,11 @@ impl<M: Memory> Log<M> {
     /// Where the leader goes on following the published prefix. The lock of the pages keeps what lies
     /// behind it from being reclaimed.
     fn frontier(&self, leader: &Leader, _pages: &Pages) -> u64 {
-        if self.is_synced_mode() { leader.scanned } else { leader.scanned.max(self.ring.head()) }
+        if self.is_synced_mode() {
+            leader.scanned
+        } else {
+            leader.scanned.max(self.ring.head())
+        }
     }
 
     /// Whether a round would raise the commit. If not, whatever a caller waits for is not published.
@@ -462,7 +487,8 @@ impl<M: Memory> Log<M> {
         // [O:commit_own] Relaxed: only the leader writes it.
         if target > self.commit.load(Ordering::Relaxed) {
             // [O:commit] Release: E9, pairs with [O:commit_read]; comes after the sync that it reports.
-            self.commit.store(target, weaken!("commit", Ordering::Release));
+            self.commit
+                .store(target, weaken!("commit", Ordering::Release));
         }
         if let Mode::Every { .. } = self.mode {
             // [O:unsynced] Relaxed: each of these messages took one.
@@ -482,7 +508,11 @@ impl<M: Memory> Log<M> {
     }
 
     fn raise_limit(&self, pages: &Pages) {
-        let floor = if self.is_synced_mode() { pages.recorded().head } else { pages.floor() };
+        let floor = if self.is_synced_mode() {
+            pages.recorded().head
+        } else {
+            pages.floor()
+        };
         self.ring.raise_limit(floor + self.ring.capacity());
     }
 
@@ -499,11 +529,17 @@ impl<M: Memory> Log<M> {
             tail: tail.max(commit),
             base: newest.base,
             unacknowledged: if clean { self.ring.unacknowledged() } else { 0 },
-            handed_out: if clean { self.ring.handed_out().min(u64::from(u32::MAX)) as u32 } else { 0 },
+            handed_out: if clean {
+                self.ring.handed_out().min(u64::from(u32::MAX)) as u32
+            } else {
+                0
+            },
             clean,
         };
         let page = pages.store(checkpoint);
-        self.ring.memory().store_words(self.ring.layout().checkpoints[page], &checkpoint.encode());
+        self.ring
+            .memory()
+            .store_words(self.ring.layout().checkpoints[page], &checkpoint.encode());
         // [O:stored_head] Relaxed: a hint for when to store the next; the lock orders the rest.
         self.stored_head.store(head, Ordering::Relaxed);
         checkpoint
@@ -520,7 +556,9 @@ impl<M: Memory> Log<M> {
             return;
         }
         // Whoever has the lock stores or syncs one.
-        let Some(mut pages) = self.pages.try_lock() else { return };
+        let Some(mut pages) = self.pages.try_lock() else {
+            return;
+        };
         let head = self.ring.head();
         if head > pages.newest().head {
             self.store_checkpoint(&mut pages, head, self.ring.tail(), false);
@@ -573,7 +611,11 @@ impl<M: Memory> Log<M> {
         let poisoned = ended && self.has_status(POISONED);
         // What a power cut could unsend is not shown; of a channel that failed, only what is durable.
         let durable_only = self.mode == Mode::PerSend || poisoned;
-        let visible = if durable_only { self.commit() } else { u64::MAX };
+        let visible = if durable_only {
+            self.commit()
+        } else {
+            u64::MAX
+        };
         match self.ring.read(reader, visible, buffer) {
             Seen::Message(frame) => Some(Received::Message(frame)),
             Seen::Foreign { position } => Some(self.foreign(position)),
@@ -604,10 +646,14 @@ impl<M: Memory> Log<M> {
         }
         let position = {
             let mut returned = self.returned.lock();
-            let (lowest, _) = returned.iter().enumerate().min_by_key(|(_, position)| **position)?;
+            let (lowest, _) = returned
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, position)| **position)?;
             let position = returned.swap_remove(lowest);
             // [O:returned] Release: E12, under the lock.
-            self.returned_count.store(returned.len() as u32, Ordering::Release);
+            self.returned_count
+                .store(returned.len() as u32, Ordering::Release);
             position
         };
         match self.ring.read_again(position, buffer) {
@@ -622,7 +668,8 @@ impl<M: Memory> Log<M> {
             let mut returned = self.returned.lock();
             returned.push(position);
             // [O:returned] Release: E12, under the lock.
-            self.returned_count.store(returned.len() as u32, Ordering::Release);
+            self.returned_count
+                .store(returned.len() as u32, Ordering::Release);
         }
         self.ring.readable.notify();
     }
@@ -736,6 +783,8 @@ struct PoisonOnUnwind<'a, M: Memory>(&'a Log<M>);
 
 impl<M: Memory> Drop for PoisonOnUnwind<'_, M> {
     fn drop(&mut self) {
-        self.0.poison(&io::Error::other("a thread panicked while it synced the channel"));
+        self.0.poison(&io::Error::other(
+            "a thread panicked while it synced the channel",
+        ));
     }
 }

@@ -39,7 +39,14 @@ impl Pages {
     pub(super) fn new(stored: [Checkpoint; 2]) -> Self {
         let newest = usize::from(stored[1].generation > stored[0].generation);
         let pins = [pin_of(&stored[0]), pin_of(&stored[1])];
-        Pages { stored, newest, pins, replaced: pins, since: [None; 2], recorded: stored[newest] }
+        Pages {
+            stored,
+            newest,
+            pins,
+            replaced: pins,
+            since: [None; 2],
+            recorded: stored[newest],
+        }
     }
 
     pub(super) fn newest(&self) -> &Checkpoint {
@@ -90,7 +97,13 @@ mod tests {
     use super::*;
 
     fn checkpoint(generation: u64, head: u64, commit: u64) -> Checkpoint {
-        Checkpoint { generation, head, commit, tail: commit, ..Checkpoint::default() }
+        Checkpoint {
+            generation,
+            head,
+            commit,
+            tail: commit,
+            ..Checkpoint::default()
+        }
     }
 
     #[test]

@@ -29,7 +29,11 @@ pub(crate) struct Timer {
 
 impl Timer {
     pub(crate) fn new() -> Self {
-        Timer { flags: AtomicU32::new(0), event: Event::new(), commit_delay_ns: AtomicU64::new(0) }
+        Timer {
+            flags: AtomicU32::new(0),
+            event: Event::new(),
+            commit_delay_ns: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn set_commit_delay(&self, delay: Duration) {
@@ -166,7 +170,9 @@ mod thread {
                 known &= !ripe;
                 if log.on_timer(taken).is_err() {
                     // The log is poisoned, and everyone who waits knows. There is nothing left to do.
-                    timer.event().wait(None, || (timer.flags() & STOP != 0).then_some(()));
+                    timer
+                        .event()
+                        .wait(None, || (timer.flags() & STOP != 0).then_some(()));
                     return;
                 }
             }

@@ -50,7 +50,11 @@ impl Checkpoint {
         put_u64(&mut bytes, BASE_AT, self.base);
         put_u64(&mut bytes, UNACKNOWLEDGED_AT, self.unacknowledged);
         put_u32(&mut bytes, HANDED_OUT_AT, self.handed_out);
-        put_u32(&mut bytes, FLAGS_AT, if self.clean { FLAG_CLEAN } else { 0 });
+        put_u32(
+            &mut bytes,
+            FLAGS_AT,
+            if self.clean { FLAG_CLEAN } else { 0 },
+        );
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
         put_u32(&mut bytes, CRC_AT, crc);
         bytes
@@ -58,8 +62,7 @@ impl Checkpoint {
 
     /// `page` is the whole page: what lies behind the checkpoint must be zero.
     pub(crate) fn decode(page: &[u8], capacity: u64) -> Result<Self, PageFault> {
-        if page.len() < CHECKPOINT_LEN
-            || get_u32(page, CRC_AT) != crc32fast::hash(&page[..CRC_AT])
+        if page.len() < CHECKPOINT_LEN || get_u32(page, CRC_AT) != crc32fast::hash(&page[..CRC_AT])
         {
             return Err(PageFault::Checksum);
         }
@@ -86,9 +89,12 @@ impl Checkpoint {
 
     /// The relations that hold in every checkpoint ever written.
     fn judge(&self, capacity: u64) -> Result<(), PageFault> {
-        for (name, position) in
-            [("head", self.head), ("commit", self.commit), ("tail", self.tail), ("base", self.base)]
-        {
+        for (name, position) in [
+            ("head", self.head),
+            ("commit", self.commit),
+            ("tail", self.tail),
+            ("base", self.base),
+        ] {
             if position & FRAME_ALIGN_MASK != 0 || position >= POSITION_MAX {
                 return Err(PageFault::Field(name));
             }

@@ -181,7 +181,11 @@ impl Word1 {
     pub(crate) fn new(kind: Kind, position: u64, salt: u64, len: u32, payload_crc: u32) -> Self {
         debug_assert!(u64::from(len) <= PAYLOAD_LEN_MAX);
         let checksum = payload_crc ^ seal(position, salt, kind, len);
-        Word1 { kind, len, checksum }
+        Word1 {
+            kind,
+            len,
+            checksum,
+        }
     }
 
     #[inline]
@@ -198,7 +202,11 @@ impl Word1 {
             3 => Kind::Abandoned,
             _ => return None,
         };
-        Some(Word1 { kind, len: (word & PAYLOAD_LEN_MAX) as u32, checksum: (word >> 32) as u32 })
+        Some(Word1 {
+            kind,
+            len: (word & PAYLOAD_LEN_MAX) as u32,
+            checksum: (word >> 32) as u32,
+        })
     }
 
     /// Bytes from this frame to the next.
@@ -238,7 +246,11 @@ pub(crate) fn filler(kind: Kind, position: u64, salt: u64, frame_len: u64) -> [u
     let len = (frame_len - FRAME_HEADER_LEN) as u32;
     let mut bytes = [0; 16];
     put_u64(&mut bytes, 0, word0(position, salt, State::Acknowledged));
-    put_u64(&mut bytes, 8, Word1::new(kind, position, salt, len, 0).encode());
+    put_u64(
+        &mut bytes,
+        8,
+        Word1::new(kind, position, salt, len, 0).encode(),
+    );
     bytes
 }
 
@@ -249,7 +261,11 @@ mod tests {
     #[test]
     fn a_flipped_bit_of_the_state_is_never_another_state() {
         for n in 0..16u8 {
-            let state = if n == 15 { State::Acknowledged } else { State::Delivered(n) };
+            let state = if n == 15 {
+                State::Acknowledged
+            } else {
+                State::Delivered(n)
+            };
             let word = word0(1 << 20, salt_from(77), state);
             assert_eq!(state_of(word), Some(state));
             for bit in 0..8 {
@@ -274,7 +290,10 @@ mod tests {
             assert!(!w1.matches(position, salt_from(1), crc));
             for bit in 0..64 {
                 let other = Word1::decode(w1.encode() ^ 1 << bit);
-                assert!(other.is_none_or(|w| !w.matches(position, salt, crc)), "bit {bit}");
+                assert!(
+                    other.is_none_or(|w| !w.matches(position, salt, crc)),
+                    "bit {bit}"
+                );
             }
         }
     }

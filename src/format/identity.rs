@@ -80,6 +80,11 @@ impl Identity {
         }
         let mut channel_id = [0; 16];
         channel_id.copy_from_slice(&page[CHANNEL_ID_AT..CHANNEL_ID_AT + 16]);
-        Ok(Identity { capacity, channel_id, codec: get_u32(page, CODEC_AT), schema: schema.to_owned() })
+        Ok(Identity {
+            capacity,
+            channel_id,
+            codec: get_u32(page, CODEC_AT),
+            schema: schema.to_owned(),
+        })
     }
 }

@@ -122,7 +122,11 @@ impl Lives {
             return Err(PageFault::Field("count"));
         }
         let used = ENTRIES_AT + count * ENTRY_LEN;
-        if bytes[COUNT_AT + 4..ENTRIES_AT].iter().chain(&bytes[used..]).any(|b| *b != 0) {
+        if bytes[COUNT_AT + 4..ENTRIES_AT]
+            .iter()
+            .chain(&bytes[used..])
+            .any(|b| *b != 0)
+        {
             return Err(PageFault::Reserved);
         }
         let mut lives: Vec<Life> = Vec::with_capacity(count);
@@ -157,7 +161,12 @@ mod tests {
     use crate::format::frame::salt_from;
 
     fn life(number: u64, start: u64) -> Life {
-        Life { start, salt: salt_from(number * 7), tag: number, number }
+        Life {
+            start,
+            salt: salt_from(number * 7),
+            tag: number,
+            number,
+        }
     }
 
     #[test]

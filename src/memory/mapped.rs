@@ -23,7 +23,9 @@ impl Mapped {
     /// Maps the first `len` bytes, which the file has and which are allocated on disk.
     pub(crate) fn new(file: LockedFile, len: u64, small_folios: bool) -> io::Result<Self> {
         let bytes = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let map = memmap2::MmapOptions::new().len(bytes).map_raw(file.as_file())?;
+        let map = memmap2::MmapOptions::new()
+            .len(bytes)
+            .map_raw(file.as_file())?;
         if small_folios {
             // Readahead would fill the cache with large folios, and a sync writes whole folios.
             map.advise(memmap2::Advice::Random)?;
@@ -34,7 +36,10 @@ impl Mapped {
     /// The word as an atomic.
     #[inline]
     fn word(&self, word: u64) -> &AtomicU64 {
-        assert!(word < self.map.len() as u64 / WORD_LEN, "word {word} is outside of the map");
+        assert!(
+            word < self.map.len() as u64 / WORD_LEN,
+            "word {word} is outside of the map"
+        );
         // SAFETY: inside the map, checked above, which lives as long as `self`; aligned, because a
         // map begins at a page. Plain copies of the same word are ordered against this by the
         // callers of `copy_in` and `copy_out`, whose contract says so.
@@ -70,7 +75,11 @@ impl Memory for Mapped {
     fn store_words(&self, word: u64, bytes: &[u8]) {
         for (i, bytes) in bytes.chunks_exact(WORD_LEN as usize).enumerate() {
             // [O:store_words] Relaxed: whoever calls holds a lock; only the kernel looks meanwhile.
-            self.store(word + i as u64, crate::format::get_u64(bytes, 0), Ordering::Relaxed);
+            self.store(
+                word + i as u64,
+                crate::format::get_u64(bytes, 0),
+                Ordering::Relaxed,
+            );
         }
     }
 

@@ -88,7 +88,10 @@ impl Memory for Modelled {
             let mut value = [0; WORD_LEN as usize];
             value[..chunk.len()].copy_from_slice(chunk);
             let word = self.at(word + i as u64);
-            word.access.with_mut(|_| word.copied.store(get_u64(&value, 0), plain::Ordering::Relaxed));
+            word.access.with_mut(|_| {
+                word.copied
+                    .store(get_u64(&value, 0), plain::Ordering::Relaxed)
+            });
         }
     }
 
@@ -100,7 +103,8 @@ impl Memory for Modelled {
         for (i, chunk) in bytes.chunks_mut(WORD_LEN as usize).enumerate() {
             let word = self.at(word + i as u64);
             let mut value = [0; WORD_LEN as usize];
-            word.access.with(|_| put_u64(&mut value, 0, word.copied.load(plain::Ordering::Relaxed)));
+            word.access
+                .with(|_| put_u64(&mut value, 0, word.copied.load(plain::Ordering::Relaxed)));
             chunk.copy_from_slice(&value[..chunk.len()]);
         }
     }
@@ -108,7 +112,9 @@ impl Memory for Modelled {
     /// Word by word: the stores of other threads fall on either side, as they do on a disk.
     fn sync(&self) -> io::Result<()> {
         if self.failing.load(plain::Ordering::Relaxed) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+            return Err(io::Error::from_raw_os_error(
+                rustix::io::Errno::IO.raw_os_error(),
+            ));
         }
         for (i, word) in self.words.iter().enumerate() {
             let copied = word.copied.load(plain::Ordering::Relaxed);

@@ -29,7 +29,12 @@ pub(crate) enum Item {
 
 impl Backlog {
     pub(crate) fn new(head: u64, tail: u64, capacity: u64) -> Self {
-        Backlog { at: head, end: tail, capacity, window: Window::new(capacity) }
+        Backlog {
+            at: head,
+            end: tail,
+            capacity,
+            window: Window::new(capacity),
+        }
     }
 
     /// The position behind what was given last.
@@ -48,14 +53,24 @@ impl Backlog {
         if position >= stop {
             return Ok(None);
         }
-        let mut scanner = Scanner { medium, lives, capacity: self.capacity, window: &mut self.window };
+        let mut scanner = Scanner {
+            medium,
+            lives,
+            capacity: self.capacity,
+            window: &mut self.window,
+        };
         let Place::Valid { state, word1 } = scanner.place(position, stop, true)? else {
             // Up to the next place that looks like a frame, whole or not, or where a filler ends.
             let mut end = position + FRAME_ALIGN;
             while end < stop && scanner.place(end, stop, true)? == Place::Nothing {
                 end += FRAME_ALIGN;
             }
-            let mut pieces = Pieces { lives, capacity: self.capacity, at: position, end };
+            let mut pieces = Pieces {
+                lives,
+                capacity: self.capacity,
+                at: position,
+                end,
+            };
             self.at = pieces.next().map_or(end, |(_, end)| end);
             // Frames behind it may be acknowledged late: read them anew.
             self.window.forget();
@@ -64,7 +79,9 @@ impl Backlog {
         let mut item = Item::Filler;
         if word1.kind == Kind::Message && state != State::Acknowledged {
             buffer.clear();
-            scanner.payload(position, u64::from(word1.len), |part| buffer.extend_from_slice(part))?;
+            scanner.payload(position, u64::from(word1.len), |part| {
+                buffer.extend_from_slice(part)
+            })?;
             item = Item::Message { position, state };
         }
         self.at = position + word1.frame_len();

@@ -19,7 +19,9 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::salt_from;
 use crate::format::identity::Identity;
 use crate::format::incarnations::{Life, Lives, TABLE_LEN};
-use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, IDENTITY_OFFSET, PAGE_LEN, PageFault, TABLE_OFFSETS};
+use crate::format::{
+    CHECKPOINT_OFFSETS, HEADER_LEN, IDENTITY_OFFSET, PAGE_LEN, PageFault, TABLE_OFFSETS,
+};
 use crate::memory::Medium;
 use std::io;
 
@@ -68,7 +70,10 @@ struct Header {
 pub(crate) fn read_identity(medium: &dyn Medium) -> Result<Identity, Error> {
     let len = medium.len()?;
     if len < HEADER_LEN {
-        return Err(Error::corrupt(0, format!("{len} bytes are too few for a walchan file")));
+        return Err(Error::corrupt(
+            0,
+            format!("{len} bytes are too few for a walchan file"),
+        ));
     }
     let mut page = vec![0; PAGE_LEN as usize];
     medium.read_at(IDENTITY_OFFSET, &mut page)?;
@@ -78,7 +83,10 @@ pub(crate) fn read_identity(medium: &dyn Medium) -> Result<Identity, Error> {
     })?;
     let needed = HEADER_LEN + identity.capacity;
     if len < needed {
-        return Err(Error::corrupt(len, format!("the file has {len} bytes, its geometry {needed}")));
+        return Err(Error::corrupt(
+            len,
+            format!("the file has {len} bytes, its geometry {needed}"),
+        ));
     }
     Ok(identity)
 }
@@ -113,8 +121,13 @@ fn newest_of<T>(
         [Some(_), None] => 0,
         [None, Some(_)] => 1,
         [None, None] => {
-            let fault = faults.last().map_or(String::new(), |(_, fault)| fault.to_string());
-            return Err(Error::corrupt(offsets[0], format!("both copies are invalid: {fault}")));
+            let fault = faults
+                .last()
+                .map_or(String::new(), |(_, fault)| fault.to_string());
+            return Err(Error::corrupt(
+                offsets[0],
+                format!("both copies are invalid: {fault}"),
+            ));
         }
     };
     Ok((newest, copies))
@@ -122,25 +135,47 @@ fn newest_of<T>(
 
 fn read_header(medium: &dyn Medium, capacity: u64) -> Result<Header, Error> {
     let mut faults = Vec::new();
-    let (newest_table, tables) =
-        newest_of(medium, TABLE_OFFSETS, TABLE_LEN, &mut faults, Lives::decode, |lives| {
-            lives.newest().number
-        })?;
+    let (newest_table, tables) = newest_of(
+        medium,
+        TABLE_OFFSETS,
+        TABLE_LEN,
+        &mut faults,
+        Lives::decode,
+        |lives| lives.newest().number,
+    )?;
     let decode = |page: &[u8]| Checkpoint::decode(page, capacity);
-    let (newest_page, pages) =
-        newest_of(medium, CHECKPOINT_OFFSETS, PAGE_LEN as usize, &mut faults, decode, |c| c.generation)?;
+    let (newest_page, pages) = newest_of(
+        medium,
+        CHECKPOINT_OFFSETS,
+        PAGE_LEN as usize,
+        &mut faults,
+        decode,
+        |c| c.generation,
+    )?;
     let [a, b] = tables;
     let lives = if newest_table == 0 { a } else { b };
     let lowest_head = pages.iter().flatten().map(|c| c.head).min();
-    let (Some(lives), Some(checkpoint), Some(lowest_head)) = (lives, pages[newest_page], lowest_head)
+    let (Some(lives), Some(checkpoint), Some(lowest_head)) =
+        (lives, pages[newest_page], lowest_head)
     else {
-        return Err(Error::corrupt(TABLE_OFFSETS[0], "no valid header".to_owned()));
+        return Err(Error::corrupt(
+            TABLE_OFFSETS[0],
+            "no valid header".to_owned(),
+        ));
     };
     if lives.at(checkpoint.head).is_none() {
         let reason = format!("no life in the table covers the head {}", checkpoint.head);
         return Err(Error::corrupt(TABLE_OFFSETS[newest_table], reason));
     }
-    Ok(Header { capacity, lives, newest_table, checkpoint, newest_page, lowest_head, faults })
+    Ok(Header {
+        capacity,
+        lives,
+        newest_table,
+        checkpoint,
+        newest_page,
+        lowest_head,
+        faults,
+    })
 }
 
 /// Brings a file whose identity was read back to life.
@@ -168,7 +203,12 @@ pub(crate) fn recover(
 /// A life that begins at `start`, after the life `number - 1`.
 pub(crate) fn new_life(start: u64, number: u64, entropy: Entropy<'_>) -> io::Result<Life> {
     let [salt, tag] = entropy()?;
-    Ok(Life { start, salt: salt_from(salt), tag, number })
+    Ok(Life {
+        start,
+        salt: salt_from(salt),
+        tag,
+        number,
+    })
 }
 
 /// The header of a new file: everything before the ring.
@@ -183,7 +223,10 @@ pub(crate) fn new_header(identity: &Identity, life: Life) -> Vec<u8> {
         put(offset, &Lives::first(life).encode());
     }
     for (generation, offset) in CHECKPOINT_OFFSETS.into_iter().enumerate() {
-        let checkpoint = Checkpoint { generation: generation as u64 + 1, ..Checkpoint::default() };
+        let checkpoint = Checkpoint {
+            generation: generation as u64 + 1,
+            ..Checkpoint::default()
+        };
         put(offset, &checkpoint.encode());
     }
     header

@@ -30,8 +30,18 @@ pub(super) fn repair(
     entropy: Entropy<'_>,
 ) -> Result<Recovered, Error> {
     let report = report_of(&header, &findings);
-    let Header { capacity, mut lives, newest_table, checkpoint, newest_page, lowest_head, .. } = header;
-    let Findings { head, tail, commit, .. } = findings;
+    let Header {
+        capacity,
+        mut lives,
+        newest_table,
+        checkpoint,
+        newest_page,
+        lowest_head,
+        ..
+    } = header;
+    let Findings {
+        head, tail, commit, ..
+    } = findings;
 
     close_holes(medium, &lives, capacity, &findings.holes)?;
     let written_again = write_again(medium, capacity, commit.max(head), tail)?;
@@ -47,8 +57,16 @@ pub(super) fn repair(
     let mut stored = [checkpoint; 2];
     for (step, nth) in [1, 0].into_iter().enumerate() {
         // First the copies that are not the newest, then the others.
-        let page = if nth == 1 { 1 - newest_page } else { newest_page };
-        let copy = if nth == 1 { 1 - newest_table } else { newest_table };
+        let page = if nth == 1 {
+            1 - newest_page
+        } else {
+            newest_page
+        };
+        let copy = if nth == 1 {
+            1 - newest_table
+        } else {
+            newest_table
+        };
         stored[page] = Checkpoint {
             generation: checkpoint.generation + 1 + step as u64,
             head,
@@ -62,7 +80,17 @@ pub(super) fn repair(
         medium.sync_written()?;
     }
     let (unacknowledged, handed_out) = (findings.kept, findings.redelivered);
-    Ok(Recovered { capacity, lives, head, tail, unacknowledged, handed_out, stored, receive_only, report })
+    Ok(Recovered {
+        capacity,
+        lives,
+        head,
+        tail,
+        unacknowledged,
+        handed_out,
+        stored,
+        receive_only,
+        report,
+    })
 }
 
 /// The whole page: what lies behind the checkpoint is zero again, even if it was not.
@@ -79,7 +107,12 @@ fn close_holes(
     holes: &[(u64, u64)],
 ) -> io::Result<()> {
     for &(at, end) in holes {
-        for (from, to) in (Pieces { lives, capacity, at, end }) {
+        for (from, to) in (Pieces {
+            lives,
+            capacity,
+            at,
+            end,
+        }) {
             let Some(life) = lives.at(from) else { continue };
             let filler = frame::filler(Kind::Abandoned, from, life.salt, to - from);
             medium.write_at(HEADER_LEN + (from & (capacity - 1)), &filler)?;
@@ -104,8 +137,14 @@ fn write_again(medium: &dyn Medium, capacity: u64, from: u64, to: u64) -> io::Re
 }
 
 fn report_of(header: &Header, findings: &Findings) -> RecoveryReport {
-    let damage = findings.damage.iter().map(|&(at, end)| DamagedFrame::durable(at, end));
-    let torn = findings.damaged_frames.iter().map(|&at| DamagedFrame::named(at));
+    let damage = findings
+        .damage
+        .iter()
+        .map(|&(at, end)| DamagedFrame::durable(at, end));
+    let torn = findings
+        .damaged_frames
+        .iter()
+        .map(|&at| DamagedFrame::named(at));
     RecoveryReport {
         created: false,
         clean: findings.clean,
@@ -115,6 +154,10 @@ fn report_of(header: &Header, findings: &Findings) -> RecoveryReport {
             + u64::from(findings.torn_tail.is_some())
             + u64::from(findings.remains.is_some_and(|(from, to)| to > from)),
         damaged: damage.chain(torn).collect(),
-        header_faults: header.faults.iter().map(|(offset, fault)| (*offset, fault.to_string())).collect(),
+        header_faults: header
+            .faults
+            .iter()
+            .map(|(offset, fault)| (*offset, fault.to_string()))
+            .collect(),
     }
 }

@@ -11,11 +11,17 @@ pub struct DamagedFrame {
 
 impl DamagedFrame {
     pub(super) fn durable(position: u64, end: u64) -> Self {
-        DamagedFrame { position, end: Some(end) }
+        DamagedFrame {
+            position,
+            end: Some(end),
+        }
     }
 
     pub(super) fn named(position: u64) -> Self {
-        DamagedFrame { position, end: None }
+        DamagedFrame {
+            position,
+            end: None,
+        }
     }
 
     /// Position of the first damaged byte.
@@ -36,7 +42,12 @@ impl DamagedFrame {
 impl fmt::Display for DamagedFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.end {
-            Some(end) => write!(f, "{} bytes at position {}", end - self.position, self.position),
+            Some(end) => write!(
+                f,
+                "{} bytes at position {}",
+                end - self.position,
+                self.position
+            ),
             None => write!(f, "an unsynced frame at position {}", self.position),
         }
     }
@@ -65,7 +76,11 @@ pub struct RecoveryReport {
 
 impl RecoveryReport {
     pub(crate) fn created() -> Self {
-        RecoveryReport { created: true, clean: true, ..RecoveryReport::default() }
+        RecoveryReport {
+            created: true,
+            clean: true,
+            ..RecoveryReport::default()
+        }
     }
 
     /// Whether the file was made by this open.
@@ -121,7 +136,11 @@ impl fmt::Display for RecoveryReport {
         if self.created {
             return f.write_str("new channel");
         }
-        let ended = if self.clean { "closed in order" } else { "not closed in order" };
+        let ended = if self.clean {
+            "closed in order"
+        } else {
+            "not closed in order"
+        };
         write!(
             f,
             "{ended}: {} kept, {} of them redelivered, {} stepped over, {} damaged",

@@ -17,7 +17,10 @@ use std::io;
 /// What lies at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    Valid { state: State, word1: Word1 },
+    Valid {
+        state: State,
+        word1: Word1,
+    },
     /// The first word names the position, but the frame is not valid.
     Named,
     Nothing,
@@ -35,7 +38,9 @@ impl Scanner<'_> {
     /// Judges the frame at `position`, which must end before `stop`. Without `verify` the CRC is not
     /// looked at.
     pub(super) fn place(&mut self, position: u64, stop: u64, verify: bool) -> io::Result<Place> {
-        let Some(life) = self.lives.at(position) else { return Ok(Place::Nothing) };
+        let Some(life) = self.lives.at(position) else {
+            return Ok(Place::Nothing);
+        };
         let header = self.window.at(self.medium, position, FRAME_HEADER_LEN)?;
         let (word0, word1) = (get_u64(header, 0), get_u64(header, 8));
         if !frame::names_position(word0, position, life.salt) {
@@ -45,7 +50,10 @@ impl Scanner<'_> {
             return Ok(Place::Named);
         };
         let to_end = self.capacity - (position & (self.capacity - 1));
-        let stop = self.lives.end_at(position).map_or(stop, |end| end.min(stop));
+        let stop = self
+            .lives
+            .end_at(position)
+            .map_or(stop, |end| end.min(stop));
         if word1.frame_len() > to_end || position + word1.frame_len() > stop {
             return Ok(Place::Named);
         }
@@ -126,7 +134,10 @@ impl Iterator for Pieces<'_> {
         let to_end = self.capacity - (self.at & (self.capacity - 1));
         let life_end = self.lives.end_at(self.at).unwrap_or(u64::MAX);
         let longest = (frame::PAYLOAD_LEN_MAX & !(FRAME_ALIGN - 1)) + FRAME_HEADER_LEN;
-        let piece = (self.at, self.end.min(self.at + to_end.min(longest)).min(life_end));
+        let piece = (
+            self.at,
+            self.end.min(self.at + to_end.min(longest)).min(life_end),
+        );
         self.at = piece.1;
         Some(piece)
     }
@@ -170,7 +181,10 @@ impl Findings {
     /// The first place above the commit that is not as a finished send leaves it.
     pub(super) fn first_torn(&self) -> Option<u64> {
         let holes = self.holes.iter().map(|hole| hole.0);
-        holes.chain(self.torn_tail).chain(self.remains.map(|r| r.0)).min()
+        holes
+            .chain(self.torn_tail)
+            .chain(self.remains.map(|r| r.0))
+            .min()
     }
 }
 
@@ -182,7 +196,12 @@ pub(super) fn scan(
     capacity: u64,
 ) -> io::Result<Findings> {
     let mut window = Window::new(capacity);
-    let mut scanner = Scanner { medium, lives, capacity, window: &mut window };
+    let mut scanner = Scanner {
+        medium,
+        lives,
+        capacity,
+        window: &mut window,
+    };
     let commit = checkpoint.commit.max(checkpoint.head);
     let (findings, ahead) = pass(&mut scanner, checkpoint.head, commit, false)?;
     match ahead {
@@ -202,7 +221,11 @@ fn pass(
     reused: bool,
 ) -> io::Result<(Findings, Option<u64>)> {
     let stop = head + scanner.capacity;
-    let mut found = Findings { head, commit, ..Findings::default() };
+    let mut found = Findings {
+        head,
+        commit,
+        ..Findings::default()
+    };
     let mut furthest = None;
     let mut at = head;
     // While all frames so far are acknowledged, the head moves with the scan.
@@ -211,7 +234,11 @@ fn pass(
     let mut trusted: Option<(u64, State, Word1)> = None;
     loop {
         let verify = at >= commit || acknowledged_prefix;
-        let place = if at < stop { scanner.place(at, stop, verify)? } else { Place::Nothing };
+        let place = if at < stop {
+            scanner.place(at, stop, verify)?
+        } else {
+            Place::Nothing
+        };
         if let Place::Valid { state, word1 } = place {
             note(&mut found, state, word1, 1);
             acknowledged_prefix &= state == State::Acknowledged;
@@ -259,7 +286,11 @@ fn pass(
         match next {
             Some(next) => at = next,
             None => {
-                found.tail = if at < commit && !(reused && at == head) { commit.min(stop) } else { at };
+                found.tail = if at < commit && !(reused && at == head) {
+                    commit.min(stop)
+                } else {
+                    at
+                };
                 found.head = found.head.min(found.tail);
                 return Ok((found, furthest));
             }
@@ -297,7 +328,12 @@ fn look_on(
     let mut at = from;
     while at < stop {
         match scanner.place(at, stop, true)? {
-            Place::Valid { .. } if at > from => return Ok(Gap { next: Some(at), named }),
+            Place::Valid { .. } if at > from => {
+                return Ok(Gap {
+                    next: Some(at),
+                    named,
+                });
+            }
             Place::Valid { .. } | Place::Nothing => {}
             Place::Named => {
                 named |= at == from;

@@ -28,15 +28,33 @@ pub(super) enum Verdict {
 }
 
 /// `None`: either.
-type Row = (Option<bool>, Option<bool>, Option<bool>, Option<bool>, Verdict);
+type Row = (
+    Option<bool>,
+    Option<bool>,
+    Option<bool>,
+    Option<bool>,
+    Verdict,
+);
 
 /// Columns: reused, below the commit, frames behind, named. Exactly one row matches.
 const TABLE: [Row; 5] = [
     (Some(true), None, None, None, Verdict::Remains),
     (Some(false), Some(true), None, None, Verdict::Damage),
     (Some(false), Some(false), Some(true), None, Verdict::Hole),
-    (Some(false), Some(false), Some(false), Some(true), Verdict::TornTail),
-    (Some(false), Some(false), Some(false), Some(false), Verdict::End),
+    (
+        Some(false),
+        Some(false),
+        Some(false),
+        Some(true),
+        Verdict::TornTail,
+    ),
+    (
+        Some(false),
+        Some(false),
+        Some(false),
+        Some(false),
+        Verdict::End,
+    ),
 ];
 
 fn matches(row: &Row, evidence: Evidence) -> bool {
@@ -61,8 +79,12 @@ mod tests {
     fn exactly_one_row_matches_each_case() {
         for bits in 0..16u8 {
             let bit = |n: u8| bits >> n & 1 == 1;
-            let evidence =
-                Evidence { reused: bit(0), below_commit: bit(1), frames_behind: bit(2), named: bit(3) };
+            let evidence = Evidence {
+                reused: bit(0),
+                below_commit: bit(1),
+                frames_behind: bit(2),
+                named: bit(3),
+            };
             let rows = TABLE.iter().filter(|row| matches(row, evidence)).count();
             assert_eq!(rows, 1, "{evidence:?}");
         }

@@ -20,7 +20,12 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new(capacity: u64) -> Self {
-        Window { capacity, offset: 0, bytes: Vec::new(), unreadable: Vec::new() }
+        Window {
+            capacity,
+            offset: 0,
+            bytes: Vec::new(),
+            unreadable: Vec::new(),
+        }
     }
 
     /// Up to `len` bytes at `position`, at least 16, not across the end of the ring. `position` is a
@@ -47,7 +52,9 @@ impl Window {
         self.bytes.clear();
         self.bytes.resize(len as usize, 0);
         self.offset = start;
-        let Err(error) = medium.read_at(HEADER_LEN + start, &mut self.bytes) else { return Ok(()) };
+        let Err(error) = medium.read_at(HEADER_LEN + start, &mut self.bytes) else {
+            return Ok(());
+        };
         if !is_bad_block(&error) {
             self.bytes.clear();
             return Err(error);

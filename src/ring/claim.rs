@@ -31,7 +31,10 @@ impl<M: Memory> Ring<M> {
     /// Claims room for a payload of `len` bytes, which is no more than the layout allows.
     pub(crate) fn claim(&self, len: u64) -> Result<Claim<'_, M>, NoRoom> {
         let size = frame_len(len);
-        assert!(size <= self.layout.frame_len_max(), "a frame of {size} bytes never fits");
+        assert!(
+            size <= self.layout.frame_len_max(),
+            "a frame of {size} bytes never fits"
+        );
         self.admit()?;
         // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true.
         let mut tail = self.front.tail.load(Ordering::Relaxed);
@@ -48,10 +51,20 @@ impl<M: Memory> Ring<M> {
             }
             // [O:tail] Relaxed, both: it shares out the words (R2); what was in them is ordered by
             // E4, and what we put there by E1.
-            match self.front.tail.compare_exchange_weak(tail, end, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.front.tail.compare_exchange_weak(
+                tail,
+                end,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => {
                     let position = tail + padding;
-                    return Ok(Claim { ring: self, start: tail, position, len: len as u32 });
+                    return Ok(Claim {
+                        ring: self,
+                        start: tail,
+                        position,
+                        len: len as u32,
+                    });
                 }
                 Err(now) => tail = now,
             }
@@ -104,7 +117,8 @@ impl<M: Memory> Ring<M> {
         }
         let word0 = frame::word0(position, salt, state);
         // [O:publish] Release: E1, pairs with [O:read]; publishes second word and payload.
-        self.memory.store(word, word0, weaken!("publish", Ordering::Release));
+        self.memory
+            .store(word, word0, weaken!("publish", Ordering::Release));
     }
 
     fn publish_filler(&self, kind: Kind, position: u64, frame_bytes: u64) {
@@ -130,17 +144,29 @@ impl<M: Memory> Claim<'_, M> {
     /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame.
     /// Whoever waits for it must be told: [`Ring::announce`].
     pub(crate) fn publish(self, payload: &[u8], crc: u32) {
-        assert_eq!(payload.len() as u64, u64::from(self.len), "a claim is for one payload");
+        assert_eq!(
+            payload.len() as u64,
+            u64::from(self.len),
+            "a claim is for one payload"
+        );
         debug_assert_eq!(crc, payload_crc(payload));
         self.fill_padding();
-        let word1 = Word1::new(Kind::Message, self.position, self.ring.life.salt, self.len, crc);
-        self.ring.write_and_publish(self.position, word1, payload, State::Delivered(0));
+        let word1 = Word1::new(
+            Kind::Message,
+            self.position,
+            self.ring.life.salt,
+            self.len,
+            crc,
+        );
+        self.ring
+            .write_and_publish(self.position, word1, payload, State::Delivered(0));
         std::mem::forget(self);
     }
 
     fn fill_padding(&self) {
         if self.position > self.start {
-            self.ring.publish_filler(Kind::Padding, self.start, self.position - self.start);
+            self.ring
+                .publish_filler(Kind::Padding, self.start, self.position - self.start);
         }
     }
 }
@@ -148,7 +174,8 @@ impl<M: Memory> Claim<'_, M> {
 impl<M: Memory> Drop for Claim<'_, M> {
     fn drop(&mut self) {
         self.fill_padding();
-        self.ring.publish_filler(Kind::Abandoned, self.position, self.end() - self.position);
+        self.ring
+            .publish_filler(Kind::Abandoned, self.position, self.end() - self.position);
         self.ring.give_back_admission();
         self.ring.announce(true);
     }

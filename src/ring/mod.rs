@@ -180,7 +180,9 @@ impl<M: Memory> Ring<M> {
     pub(crate) fn head(&self) -> u64 {
         // [O:head_read] Acquire: E3, pairs with [O:head]; what was read before the acknowledgements
         // happens before the reuse that this head allows.
-        self.back.head.load(crate::sync::weaken!("head_read", Ordering::Acquire))
+        self.back
+            .head
+            .load(crate::sync::weaken!("head_read", Ordering::Acquire))
     }
 
     /// Messages not acknowledged, claims in flight included.
@@ -188,7 +190,10 @@ impl<M: Memory> Ring<M> {
         // [O:counts] Relaxed: a count; no data hangs on it.
         let acknowledged = self.back.acknowledged.load(Ordering::Relaxed);
         // [O:counts] Relaxed: as above.
-        self.front.admitted.load(Ordering::Relaxed).saturating_sub(acknowledged)
+        self.front
+            .admitted
+            .load(Ordering::Relaxed)
+            .saturating_sub(acknowledged)
     }
 
     /// Of these, handed out at least once.
@@ -196,7 +201,10 @@ impl<M: Memory> Ring<M> {
         // [O:counts] Relaxed: a count; no data hangs on it.
         let acknowledged = self.back.acknowledged.load(Ordering::Relaxed);
         // [O:counts] Relaxed: as above.
-        self.reading.handed_out.load(Ordering::Relaxed).saturating_sub(acknowledged)
+        self.reading
+            .handed_out
+            .load(Ordering::Relaxed)
+            .saturating_sub(acknowledged)
     }
 
     /// Lets producers claim up to `limit`. Callers hold the lock of the checkpoint pages, so limits
@@ -205,7 +213,8 @@ impl<M: Memory> Ring<M> {
         // [O:limit_read] Relaxed: only the holder of that lock writes it.
         if limit > self.limit.load(Ordering::Relaxed) {
             // [O:limit] Release: E4, pairs with [O:limit_claim]; hands the reclaimed words on.
-            self.limit.store(limit, crate::sync::weaken!("limit", Ordering::Release));
+            self.limit
+                .store(limit, crate::sync::weaken!("limit", Ordering::Release));
         }
     }
 

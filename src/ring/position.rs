@@ -60,12 +60,19 @@ mod tests {
 
     #[test]
     fn the_largest_frame_fits_an_empty_ring_at_every_offset() {
-        let layout = Layout { checkpoints: [0, 8], ring: 16, capacity: 1 << 16 };
+        let layout = Layout {
+            checkpoints: [0, 8],
+            ring: 16,
+            capacity: 1 << 16,
+        };
         for position in (0..2 * layout.capacity).step_by(16) {
             let frame_len = layout.frame_len_max();
             let padding = layout.padding(position, frame_len);
             assert!(padding + frame_len <= layout.capacity, "at {position}");
-            assert!(layout.to_end(position + padding) >= frame_len, "at {position}");
+            assert!(
+                layout.to_end(position + padding) >= frame_len,
+                "at {position}"
+            );
         }
     }
 }

@@ -34,7 +34,9 @@ pub(crate) enum Seen {
 impl<M: Memory> Ring<M> {
     /// The only reader, at the head.
     pub(crate) fn reader(&self) -> Reader {
-        Reader { cursor: self.head() }
+        Reader {
+            cursor: self.head(),
+        }
     }
 
     /// Reads the second word and the payload of a published frame, and checks them.
@@ -50,7 +52,9 @@ impl<M: Memory> Ring<M> {
         if word1.frame_len() > self.layout.to_end(position) {
             return None;
         }
-        let Some(buffer) = buffer else { return Some(word1) };
+        let Some(buffer) = buffer else {
+            return Some(word1);
+        };
         let mut crc = 0;
         if word1.kind == Kind::Message {
             let len = word1.len as usize;
@@ -60,7 +64,9 @@ impl<M: Memory> Ring<M> {
             unsafe { self.memory.copy_out(word + 2, &mut buffer[..]) };
             crc = payload_crc(buffer);
         }
-        word1.matches(position, self.life_at(position).salt, crc).then_some(word1)
+        word1
+            .matches(position, self.life_at(position).salt, crc)
+            .then_some(word1)
     }
 
     /// Takes the next message before `visible`, stepping over padding and abandoned frames.
@@ -77,9 +83,10 @@ impl<M: Memory> Ring<M> {
             if !frame::names_position(word0, position, life.salt) {
                 return Seen::Nothing;
             }
-            let (Some(state), Some(word1)) =
-                (frame::state_of(word0), self.read_published(position, Some(buffer)))
-            else {
+            let (Some(state), Some(word1)) = (
+                frame::state_of(word0),
+                self.read_published(position, Some(buffer)),
+            ) else {
                 return Seen::Foreign { position };
             };
             let frame = (word1.kind == Kind::Message && state != State::Acknowledged)
@@ -96,7 +103,9 @@ impl<M: Memory> Ring<M> {
     pub(crate) fn pass(&self, reader: &mut Reader, cursor: u64) {
         reader.cursor = cursor;
         // [O:cursor] Release: E2, pairs with [O:cursor_walk]; the frames before it were seen published.
-        self.reading.cursor.store(cursor, weaken!("cursor", Ordering::Release));
+        self.reading
+            .cursor
+            .store(cursor, weaken!("cursor", Ordering::Release));
     }
 
     /// Stores the increased count, and gives the frame.
@@ -110,16 +119,30 @@ impl<M: Memory> Ring<M> {
         let state = state.delivered_again();
         // [O:count] Relaxed: only the receiver writes the state before it hands the message out; the
         // acknowledgement comes later, through whatever handed the delivery over.
-        self.memory.store(self.layout.word(position), frame::with_state(word0, state), Ordering::Relaxed);
-        let State::Delivered(deliveries) = state else { unreachable!("counted from a count") };
-        Frame { position, deliveries }
+        self.memory.store(
+            self.layout.word(position),
+            frame::with_state(word0, state),
+            Ordering::Relaxed,
+        );
+        let State::Delivered(deliveries) = state else {
+            unreachable!("counted from a count")
+        };
+        Frame {
+            position,
+            deliveries,
+        }
     }
 
     /// Reads a message again that was handed out in this life and came back.
     pub(crate) fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Seen {
         // [O:again] Acquire: E1; the first delivery saw it published, and the way back is a mutex.
-        let word0 = self.memory.load(self.layout.word(position), Ordering::Acquire);
-        match (frame::state_of(word0), self.read_published(position, Some(buffer))) {
+        let word0 = self
+            .memory
+            .load(self.layout.word(position), Ordering::Acquire);
+        match (
+            frame::state_of(word0),
+            self.read_published(position, Some(buffer)),
+        ) {
             (Some(state @ State::Delivered(_)), Some(_)) => {
                 Seen::Message(self.count_delivery(position, word0, state))
             }
@@ -138,7 +161,11 @@ impl<M: Memory> Ring<M> {
     pub(crate) fn acknowledge(&self, position: u64) -> u64 {
         let word0 = frame::word0(position, self.life_at(position).salt, State::Acknowledged);
         // [O:acknowledge] Release: E2, pairs with [O:walk]; what the holder read happens before the reuse.
-        self.memory.store(self.layout.word(position), word0, weaken!("acknowledge", Ordering::Release));
+        self.memory.store(
+            self.layout.word(position),
+            word0,
+            weaken!("acknowledge", Ordering::Release),
+        );
         // [O:counts] Relaxed: a count; no data hangs on it.
         self.back.acknowledged.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -172,7 +199,10 @@ impl<M: Memory> Ring<M> {
             moved |= self.walk();
             // [O:advance_leave] Release on success: E6, the head for the next holder. Acquire on failure: E6,
             // the acknowledgements of those who came meanwhile.
-            let (left, came) = (Ordering::Release, weaken!("advance_came", Ordering::Acquire));
+            let (left, came) = (
+                Ordering::Release,
+                weaken!("advance_came", Ordering::Acquire),
+            );
             match self.back.advancers.compare_exchange(seen, 0, left, came) {
                 Ok(_) => return moved,
                 Err(now) => seen = now,
@@ -185,22 +215,31 @@ impl<M: Memory> Ring<M> {
         let from = self.back.head.load(Ordering::Relaxed);
         // [O:cursor_walk] Acquire: E2, pairs with [O:cursor]; before it every frame is published and was
         // checked by the receiver, so its length can be trusted.
-        let cursor = self.reading.cursor.load(weaken!("cursor_walk", Ordering::Acquire));
+        let cursor = self
+            .reading
+            .cursor
+            .load(weaken!("cursor_walk", Ordering::Acquire));
         // [O:barrier_walk] Acquire: E7, pairs with [O:barrier].
         let stop = cursor.min(self.barrier.load(Ordering::Acquire));
         let mut head = from;
         while head < stop {
             // [O:walk] Acquire: E2, pairs with [O:acknowledge].
-            let word0 = self.memory.load(self.layout.word(head), weaken!("walk", Ordering::Acquire));
+            let word0 = self
+                .memory
+                .load(self.layout.word(head), weaken!("walk", Ordering::Acquire));
             if frame::state_of(word0) != Some(State::Acknowledged) {
                 break;
             }
-            let Some(word1) = self.read_published(head, None) else { break };
+            let Some(word1) = self.read_published(head, None) else {
+                break;
+            };
             head += word1.frame_len();
         }
         if head > from {
             // [O:head] Release: E3, pairs with [O:head_read].
-            self.back.head.store(head, weaken!("head", Ordering::Release));
+            self.back
+                .head
+                .store(head, weaken!("head", Ordering::Release));
         }
         head > from
     }
@@ -220,7 +259,10 @@ impl<M: Memory> Ring<M> {
     /// Whether the frame at `position` is published.
     pub(crate) fn is_published(&self, position: u64) -> bool {
         // [O:prefix] Acquire: E5, pairs with [O:publish]; a sync that follows takes the payload along.
-        let word0 = self.memory.load(self.layout.word(position), weaken!("prefix", Ordering::Acquire));
+        let word0 = self.memory.load(
+            self.layout.word(position),
+            weaken!("prefix", Ordering::Acquire),
+        );
         frame::names_position(word0, position, self.life_at(position).salt)
     }
 

@@ -23,7 +23,11 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn new() -> Self {
-        Event { announced: AtomicBool::new(false), generation: Mutex::new(0), woken: Condvar::new() }
+        Event {
+            announced: AtomicBool::new(false),
+            generation: Mutex::new(0),
+            woken: Condvar::new(),
+        }
     }
 
     /// Wakes every thread that waits, after a change that may be what it waits for.
