@@ -57,15 +57,23 @@ mod inner {
     use std::time::Instant;
 
     /// How often a waiter looks again before it sleeps.
-    pub(crate) const SPINS: u32 = 40;
+    pub(crate) const SPINS: u32 = 10;
 
     #[inline(always)]
     pub(crate) fn sabotaged(_: &str) -> bool {
         false
     }
 
-    pub(crate) fn spin_loop() {
-        std::hint::spin_loop();
+    /// Waits a little before the next look: twice as long each time, then for the scheduler. So the other
+    /// side gets some way ahead, and the two do not fight for each line.
+    pub(crate) fn back_off(look: u32) {
+        if look < 7 {
+            for _ in 0..1 << look {
+                std::hint::spin_loop();
+            }
+        } else {
+            std::thread::yield_now();
+        }
     }
 
     #[derive(Debug, Default)]
@@ -130,9 +138,7 @@ mod inner {
             == Some(name)
     }
 
-    pub(crate) fn spin_loop() {
-        loom::hint::spin_loop();
-    }
+    pub(crate) fn back_off(_look: u32) {}
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);

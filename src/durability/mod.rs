@@ -156,7 +156,7 @@ impl<M: Memory> Log<M> {
             }),
             stored_head: AtomicU64::new(stored[0].head),
             pages: Mutex::new(Pages::new(stored)),
-            synced: Event::new(),
+            synced: Event::new(0),
             timer: Timer::new(),
             commit_every: AtomicU64::new(1),
             returned: Mutex::new(Vec::new()),

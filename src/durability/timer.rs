@@ -31,7 +31,7 @@ impl Timer {
     pub(crate) fn new() -> Self {
         Timer {
             flags: AtomicU32::new(0),
-            event: Event::new(),
+            event: Event::new(0),
             commit_delay_ns: AtomicU64::new(0),
         }
     }

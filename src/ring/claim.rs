@@ -76,10 +76,17 @@ impl<M: Memory> Ring<M> {
         // [O:counts] Relaxed, all of these: counts; no data hangs on them.
         let mut admitted = self.front.admitted.load(Ordering::Relaxed);
         loop {
-            // [O:counts] Relaxed: as above; a stale value only refuses too much.
-            let out = admitted.saturating_sub(self.back.acknowledged.load(Ordering::Relaxed));
-            if out >= self.bound {
-                return Err(NoRoom::Bound);
+            // [O:counts] Relaxed: as above; a stale value only refuses too much, and is then refreshed. It
+            // is kept here so that the line of the acknowledgers is looked at once in a bound, not each time.
+            let seen = self.front.seen_acknowledged.load(Ordering::Relaxed);
+            if admitted.saturating_sub(seen) >= self.bound {
+                // [O:counts] Relaxed: as above.
+                let seen = self.back.acknowledged.load(Ordering::Relaxed);
+                // [O:counts] Relaxed: as above.
+                self.front.seen_acknowledged.store(seen, Ordering::Relaxed);
+                if admitted.saturating_sub(seen) >= self.bound {
+                    return Err(NoRoom::Bound);
+                }
             }
             // [O:counts] Relaxed, both: as above.
             match self.front.admitted.compare_exchange_weak(

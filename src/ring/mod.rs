@@ -35,7 +35,7 @@ pub(crate) use read::{Frame, Reader, Seen};
 
 use crate::format::incarnations::{Life, Lives};
 use crate::memory::Memory;
-use crate::sync::{AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, CachePadded, Mutex, Ordering, SPINS};
 use std::collections::BTreeSet;
 use wait::Event;
 
@@ -61,6 +61,8 @@ struct Front {
     tail: AtomicU64,
     /// Messages ever admitted, those found at open included.
     admitted: AtomicU64,
+    /// `Back::acknowledged` as a producer last saw it.
+    seen_acknowledged: AtomicU64,
 }
 
 /// What the receiver writes.
@@ -122,6 +124,7 @@ impl<M: Memory> Ring<M> {
             front: CachePadded(Front {
                 tail: AtomicU64::new(start.tail),
                 admitted: AtomicU64::new(start.unacknowledged),
+                seen_acknowledged: AtomicU64::new(0),
             }),
             limit: CachePadded(AtomicU64::new(start.limit)),
             reading: CachePadded(Reading {
@@ -135,9 +138,9 @@ impl<M: Memory> Ring<M> {
             }),
             damage: Mutex::new(BTreeSet::new()),
             barrier: AtomicU64::new(u64::MAX),
-            readable: Event::new(),
-            room: Event::new(),
-            published: Event::new(),
+            readable: Event::new(SPINS),
+            room: Event::new(SPINS),
+            published: Event::new(0),
         }
     }
 

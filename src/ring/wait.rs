@@ -8,7 +8,7 @@
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores). Here the generation lives under
 //! a mutex, because loom knows condition variables and no futex.
 
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, SPINS, spin_loop, weaken_fence};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, back_off, weaken_fence};
 use std::time::Instant;
 
 /// An event that threads wait for.
@@ -19,14 +19,18 @@ pub(crate) struct Event {
     /// Grows with each waking.
     generation: Mutex<u64>,
     woken: Condvar,
+    /// How often a waiter looks again, ever more slowly, before it sleeps: worth it where the other side
+    /// is at work, not where a disk is.
+    looks: u32,
 }
 
 impl Event {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(looks: u32) -> Self {
         Event {
             announced: AtomicBool::new(false),
             generation: Mutex::new(0),
             woken: Condvar::new(),
+            looks,
         }
     }
 
@@ -54,11 +58,11 @@ impl Event {
         deadline: Option<Instant>,
         mut ready: impl FnMut() -> Option<R>,
     ) -> Option<R> {
-        for _ in 0..SPINS {
+        for look in 0..self.looks {
             if let Some(found) = ready() {
                 return Some(found);
             }
-            spin_loop();
+            back_off(look);
         }
         loop {
             // Before the announcement: whoever clears it wakes this generation or a later one.
