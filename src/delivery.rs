@@ -43,7 +43,9 @@ impl Receipt {
 /// message counts as unacknowledged, and another life of the channel would deliver it again.
 ///
 /// Deliveries may be held, moved to other threads, and dropped in any order. Each keeps the channel
-/// open; one that is forgotten (`std::mem::forget`) keeps its file locked until the process ends.
+/// open; one that is forgotten (`std::mem::forget`) keeps its file locked until the process ends. Settling
+/// a delivery never waits for the disk, unless it is the last thing that kept the channel open: then the
+/// channel closes, which syncs the file.
 ///
 /// What is not named as a method here is an associated function, so that it cannot hide a method of `T`.
 ///

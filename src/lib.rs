@@ -4,6 +4,11 @@
 #![deny(unsafe_code)] // `memory` and two functions of `ring` say why they may
 #![warn(missing_docs)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "walchan is for Linux: what other systems promise about mappings and syncs is not known to it"
+);
+
 mod channel;
 mod codec;
 mod delivery;
