@@ -101,11 +101,12 @@ const POISONED: u32 = 1;
 const RECEIVER_GONE: u32 = 2;
 const SENDERS_GONE: u32 = 4;
 
-/// What only the leader touches.
-#[derive(Debug)]
-struct Leader {
-    /// The published prefix was followed up to here, and synced.
-    scanned: u64,
+/// What a caller of the log is to do next.
+enum Turn<'a> {
+    Reached,
+    Failed,
+    /// It has the role of the leader.
+    Lead(MutexGuard<'a, ()>),
 }
 
 /// A ring with durability: everything of a channel but types, files and recovery.
@@ -124,7 +125,8 @@ pub(crate) struct Log<M> {
     /// Rounds begun, and the last one that completed.
     begun: AtomicU64,
     completed: AtomicU64,
-    leader: Mutex<Leader>,
+    /// The role of the leader: only ever tried.
+    leader: Mutex<()>,
     pages: Mutex<Pages>,
     /// The head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
     stored_head: AtomicU64,
@@ -151,11 +153,9 @@ impl<M: Memory> Log<M> {
             unsynced: CachePadded(AtomicU64::new(0)),
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
-            leader: Mutex::new(Leader {
-                scanned: ring.tail(),
-            }),
+            leader: Mutex::new(()),
             stored_head: AtomicU64::new(stored[0].head),
-            pages: Mutex::new(Pages::new(stored)),
+            pages: Mutex::new(Pages::new(stored, ring.tail())),
             synced: Event::new(0),
             timer: Timer::new(),
             commit_every: AtomicU64::new(1),
@@ -322,6 +322,10 @@ impl<M: Memory> Log<M> {
     fn make_room(&self, needed: u64) -> io::Result<bool> {
         if self.ring.advance() {
             self.ring.room.notify();
+            // On behalf of an acknowledger that found us at it, and of a timer that came too early.
+            if self.is_synced_mode() {
+                self.timer.flag(PROGRESS);
+            }
         }
         if self.ring.limit() < needed && self.ring.head() + self.ring.capacity() >= needed {
             if self.is_synced_mode() {
@@ -383,107 +387,103 @@ impl<M: Memory> Log<M> {
 
     /// Waits until the goal is reached, leading rounds where nobody else does.
     fn drive(&self, goal: Goal) -> io::Result<()> {
-        enum Turn<'a> {
-            Reached,
-            Failed,
-            Lead(MutexGuard<'a, Leader>),
-        }
-        let turn = |only_to_commit: bool| {
-            if self.reached(goal) {
-                return Some(Turn::Reached);
-            }
-            if self.has_status(POISONED) {
-                return Some(Turn::Failed);
-            }
-            let leader = self.leader.try_lock()?;
-            if only_to_commit && !self.would_commit(&leader) {
-                self.resign(leader);
-                return None;
-            }
-            Some(Turn::Lead(leader))
-        };
         loop {
-            let leader = match self.synced.wait(None, || turn(false)) {
-                Some(Turn::Lead(leader)) => Some(leader),
+            let role = match self.synced.wait(None, || self.turn(goal)) {
+                Some(Turn::Lead(role)) => role,
                 Some(Turn::Reached) => return Ok(()),
-                Some(Turn::Failed) | None => None,
+                Some(Turn::Failed) | None => return self.check(),
             };
-            let Some(mut leader) = leader else {
-                return self.check();
-            };
-            // A round began or ended since we looked.
-            if self.reached(goal) {
-                self.resign(leader);
-                return Ok(());
-            }
-            if matches!(goal, Goal::Commit(_) | Goal::Permit(_)) && !self.would_commit(&leader) {
+            if matches!(goal, Goal::Commit(_) | Goal::Permit(_)) && !self.would_commit() {
                 // A claim that is not published is in the way: give up the role before waiting for it.
-                self.resign(leader);
-                match self.ring.published.wait(None, || turn(true)) {
-                    Some(Turn::Lead(it)) => leader = it,
-                    Some(Turn::Reached) => return Ok(()),
-                    Some(Turn::Failed) | None => return self.check(),
-                }
+                // Nobody who waits here takes the role, so nobody here keeps it from another.
+                self.resign(role);
+                self.ring.published.wait(None, || {
+                    let go_on =
+                        self.would_commit() || self.reached(goal) || self.has_status(POISONED);
+                    go_on.then_some(())
+                });
+                continue;
             }
-            self.round(&mut leader);
-            self.resign(leader);
+            self.round();
+            self.resign(role);
+            // The commit and the permits are what those who wait for a hole to close look at, too.
+            self.ring.published.notify_behind_fence();
+            self.ring.room.notify_behind_fence();
             if self.mode == Mode::PerSend {
-                self.ring.readable.notify();
+                self.ring.readable.notify_behind_fence();
             }
-            self.ring.room.notify();
         }
     }
 
+    /// What a caller with this goal is to do now; `None`: wait for the leader.
+    fn turn(&self, goal: Goal) -> Option<Turn<'_>> {
+        if self.reached(goal) {
+            return Some(Turn::Reached);
+        }
+        if self.has_status(POISONED) {
+            return Some(Turn::Failed);
+        }
+        let role = self.leader.try_lock()?;
+        // Again, behind the role: the last leader may have failed since we looked, and what the disk
+        // says after a failed sync is not to be believed.
+        let turn = if self.has_status(POISONED) {
+            Turn::Failed
+        } else if self.reached(goal) {
+            Turn::Reached
+        } else {
+            return Some(Turn::Lead(role));
+        };
+        self.resign(role);
+        Some(turn)
+    }
+
     /// Gives up the role of the leader; whoever was refused it must be told.
-    fn resign(&self, leader: MutexGuard<'_, Leader>) {
-        drop(leader);
+    fn resign(&self, role: MutexGuard<'_, ()>) {
+        drop(role);
         self.synced.notify();
     }
 
     /// Where the leader goes on following the published prefix. The lock of the pages keeps what lies
     /// behind it from being reclaimed.
-    fn frontier(&self, leader: &Leader, _pages: &Pages) -> u64 {
+    fn frontier(&self, pages: &Pages) -> u64 {
         if self.is_synced_mode() {
-            leader.scanned
+            pages.scanned
         } else {
-            leader.scanned.max(self.ring.head())
+            pages.scanned.max(self.ring.head())
         }
     }
 
     /// Whether a round would raise the commit. If not, whatever a caller waits for is not published.
-    fn would_commit(&self, leader: &Leader) -> bool {
+    fn would_commit(&self) -> bool {
         let pages = self.pages.lock();
-        let frontier = self.frontier(leader, &pages);
+        let frontier = self.frontier(&pages);
         frontier > self.commit() || self.ring.is_published(frontier)
     }
 
     /// One round: checkpoint, sync, commit. A failure or a panic poisons the channel.
-    fn round(&self, leader: &mut Leader) {
+    fn round(&self) {
         let unwinding = PoisonOnUnwind(self);
         // [O:begun] AcqRel: E11; the acknowledgements of whoever saw the count before this round are in it.
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let (target, messages, stored) = {
+        let (target, claims, stored) = {
             let mut pages = self.pages.lock();
             // Before the prefix: a head beyond the target would let the next leader's frames go.
             let head = self.ring.head();
-            let frontier = self.frontier(leader, &pages);
-            let (target, messages) = self.ring.published_prefix(frontier);
+            let frontier = self.frontier(&pages);
+            let (target, claims) = self.ring.published_prefix(frontier);
             let stored = self.store_checkpoint(&mut pages, head, target.max(head), false);
             pages.sync_begins();
-            (target, messages, stored)
+            (target, claims, stored)
         };
         match self.ring.memory().sync() {
-            Ok(()) => {
-                leader.scanned = target;
-                self.completed(number, target, messages, &stored);
-            }
+            Ok(()) => self.completed(number, target, claims, &stored),
             Err(error) => self.poison(&error),
         }
         std::mem::forget(unwinding);
     }
 
     /// After the sync of a round.
-    fn completed(&self, number: u64, target: u64, messages: u64, stored: &Checkpoint) {
+    fn completed(&self, number: u64, target: u64, claims: u64, stored: &Checkpoint) {
         // [O:commit_own] Relaxed: only the leader writes it.
         if target > self.commit.load(Ordering::Relaxed) {
             // [O:commit] Release: E9, pairs with [O:commit_read]; comes after the sync that it reports.
@@ -491,10 +491,11 @@ impl<M: Memory> Log<M> {
                 .store(target, weaken!("commit", Ordering::Release));
         }
         if let Mode::Every { .. } = self.mode {
-            // [O:unsynced] Relaxed: each of these messages took one.
-            self.unsynced.fetch_sub(messages, Ordering::Relaxed);
+            // [O:unsynced] Relaxed: each of these claims took one.
+            self.unsynced.fetch_sub(claims, Ordering::Relaxed);
         }
         let mut pages = self.pages.lock();
+        pages.scanned = target;
         pages.sync_completed(stored);
         self.raise_limit(&pages);
         let recorded = pages.recorded();
@@ -622,7 +623,8 @@ impl<M: Memory> Log<M> {
             Seen::Nothing if !ended => None,
             Seen::Nothing => Some(match self.check() {
                 Err(error) => Received::Failed(error),
-                Ok(()) => Received::Disconnected,
+                // What came back before the last sender left: the caller may have looked too early.
+                Ok(()) => self.read_returned(buffer).unwrap_or(Received::Disconnected),
             }),
         }
     }
@@ -715,7 +717,9 @@ impl<M: Memory> Log<M> {
     /// Returns when all that was acknowledged before the call is, too.
     pub(crate) fn sync_progress(&self) -> io::Result<()> {
         self.check()?;
-        self.ring.advance();
+        if self.ring.advance() {
+            self.ring.room.notify();
+        }
         // [O:begun] AcqRel: E11; a read-modify-write, so that the round that comes next sees what we did.
         let begun = self.begun.fetch_add(0, Ordering::AcqRel);
         self.drive(Goal::Round(begun + 1))

@@ -20,6 +20,8 @@ pub(super) struct Pages {
     since: [Option<u64>; 2],
     /// The checkpoint of the last completed sync.
     recorded: Checkpoint,
+    /// The published prefix was followed up to here, and synced. Not below the head of `recorded`.
+    pub(super) scanned: u64,
 }
 
 fn pin_of(checkpoint: &Checkpoint) -> Option<u64> {
@@ -35,8 +37,8 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 impl Pages {
-    /// Both pages are durable as they are.
-    pub(super) fn new(stored: [Checkpoint; 2]) -> Self {
+    /// Both pages are durable as they are, and so is all before `scanned`.
+    pub(super) fn new(stored: [Checkpoint; 2], scanned: u64) -> Self {
         let newest = usize::from(stored[1].generation > stored[0].generation);
         let pins = [pin_of(&stored[0]), pin_of(&stored[1])];
         Pages {
@@ -46,6 +48,7 @@ impl Pages {
             replaced: pins,
             since: [None; 2],
             recorded: stored[newest],
+            scanned,
         }
     }
 
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_commit_above_the_head_pins_until_both_pages_are_replaced_durably() {
-        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)]);
+        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)], 0);
         assert!(pages.is_pinned());
         for generation in 3..7 {
             pages.store(checkpoint(generation, 1024, 1024));
@@ -122,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_during_a_sync_may_or_may_not_be_on_disk() {
-        let mut pages = Pages::new([checkpoint(1, 0, 0), checkpoint(2, 0, 0)]);
+        let mut pages = Pages::new([checkpoint(1, 0, 0), checkpoint(2, 0, 0)], 0);
         pages.store(checkpoint(3, 64, 64));
         pages.sync_begins();
         pages.store(checkpoint(4, 128, 512));

@@ -35,7 +35,7 @@ impl<M: Memory> Ring<M> {
             size <= self.layout.frame_len_max(),
             "a frame of {size} bytes never fits"
         );
-        self.admit()?;
+        let mut admitted = false;
         // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true.
         let mut tail = self.front.tail.load(Ordering::Relaxed);
         loop {
@@ -46,8 +46,16 @@ impl<M: Memory> Ring<M> {
             let padding = self.layout.padding(tail, size);
             let end = tail + padding + size;
             if end > limit || end > POSITION_MAX {
-                self.give_back_admission();
+                if admitted {
+                    self.give_back_admission();
+                }
                 return Err(NoRoom::Space { needed: end });
+            }
+            // Behind the look at the space: whoever waits for space takes nothing that it would have to
+            // give back, and so wakes nobody, itself least of all.
+            if !admitted {
+                self.admit()?;
+                admitted = true;
             }
             // [O:tail] Relaxed, both: it shares out the words (R2); what was in them is ordered by
             // E4, and what we put there by E1.

@@ -117,12 +117,13 @@ impl<M: Memory> Ring<M> {
             self.reading.handed_out.store(before + 1, Ordering::Relaxed);
         }
         let state = state.delivered_again();
-        // [O:count] Relaxed: only the receiver writes the state before it hands the message out; the
-        // acknowledgement comes later, through whatever handed the delivery over.
+        // [O:count] Release: E1, on behalf of the producer; a leader that sees this store instead of the
+        // publication reads the second word, too. Only the receiver writes the state before it hands
+        // the message out.
         self.memory.store(
             self.layout.word(position),
             frame::with_state(word0, state),
-            Ordering::Relaxed,
+            weaken!("count", Ordering::Release),
         );
         let State::Delivered(deliveries) = state else {
             unreachable!("counted from a count")
@@ -244,16 +245,17 @@ impl<M: Memory> Ring<M> {
         head > from
     }
 
-    /// The end of the published prefix that begins at `from`, and the messages in it.
+    /// The end of the published prefix that begins at `from`, and the claims in it: each is a message or
+    /// abandoned.
     ///
     /// The caller makes sure that nothing from `from` on is reclaimed meanwhile.
     pub(crate) fn published_prefix(&self, from: u64) -> (u64, u64) {
-        let (mut end, mut messages) = (from, 0);
+        let (mut end, mut claims) = (from, 0);
         while let Some(word1) = self.published_at(end) {
             end += word1.frame_len();
-            messages += u64::from(word1.kind == Kind::Message);
+            claims += u64::from(word1.kind != Kind::Padding);
         }
-        (end, messages)
+        (end, claims)
     }
 
     /// Whether the frame at `position` is published.
