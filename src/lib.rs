@@ -3,37 +3,59 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)] // `memory` and two functions of `ring` say why they may
 #![warn(missing_docs)]
+#![cfg_attr(all(loom, feature = "models"), allow(dead_code, unused_imports))] // of a part of it
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
     "walchan is for Linux: what other systems promise about mappings and syncs is not known to it"
 );
 
+// The models need the protocol alone; see `models`.
+#[cfg(not(all(loom, feature = "models")))]
 mod channel;
+#[cfg(not(all(loom, feature = "models")))]
 mod codec;
+#[cfg(not(all(loom, feature = "models")))]
 mod delivery;
 mod durability;
+#[cfg(not(all(loom, feature = "models")))]
 mod error;
+#[cfg(not(all(loom, feature = "models")))]
 mod file;
 mod format;
 mod memory;
+#[cfg(not(all(loom, feature = "models")))]
 mod message_id;
+#[cfg(all(loom, feature = "models"))]
+#[doc(hidden)]
+pub mod models;
+#[cfg(not(all(loom, feature = "models")))]
 mod open;
+#[cfg(not(all(loom, feature = "models")))]
 mod options;
+#[cfg(not(all(loom, feature = "models")))]
 mod receiver;
+#[cfg(not(all(loom, feature = "models")))]
 mod recovery;
 mod ring;
+#[cfg(not(all(loom, feature = "models")))]
 mod sender;
 mod sync;
 
-pub use delivery::Delivery;
-pub use error::{
-    CodecError, Error, RecvError, RecvTimeoutError, SendError, SendErrorKind, SendTimeoutError,
-    TryRecvError, TrySendError,
-};
-pub use message_id::{MessageId, ParseMessageIdError};
-pub use open::{channel, channel_with_options, sync_channel, sync_channel_with_options};
-pub use options::{Durability, Options, ReceiverOptions};
-pub use receiver::{Corrupt, IntoIter, Iter, Receiver, TryIter, Undecodable};
-pub use recovery::{DamagedFrame, RecoveryReport};
-pub use sender::{Sender, SyncSender};
+#[cfg(not(all(loom, feature = "models")))]
+pub use api::*;
+
+#[cfg(not(all(loom, feature = "models")))]
+mod api {
+    pub use crate::delivery::Delivery;
+    pub use crate::error::{
+        CodecError, Error, RecvError, RecvTimeoutError, SendError, SendErrorKind, SendTimeoutError,
+        TryRecvError, TrySendError,
+    };
+    pub use crate::message_id::{MessageId, ParseMessageIdError};
+    pub use crate::open::{channel, channel_with_options, sync_channel, sync_channel_with_options};
+    pub use crate::options::{Durability, Options, ReceiverOptions};
+    pub use crate::receiver::{Corrupt, IntoIter, Iter, Receiver, TryIter, Undecodable};
+    pub use crate::recovery::{DamagedFrame, RecoveryReport};
+    pub use crate::sender::{Sender, SyncSender};
+}

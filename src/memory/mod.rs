@@ -2,7 +2,7 @@
 //!
 //! This is the only place with `unsafe` access to shared bytes. The protocol above is written
 //! against [`Memory`], a fixed number of 8-byte words, because loom's atomics cannot lie inside
-//! mapped bytes. Three bodies: the mapped file ([`mapped`]), the model that loom checks
+//! mapped bytes. Three bodies: the mapped file (`mapped`), the model that loom checks
 //! (`modelled`), and a simulated medium for crash tests (`simulated`).
 //!
 //! A word is used either atomically or by plain copies at any one time; who may do which, when, is
@@ -10,9 +10,10 @@
 
 #![allow(unsafe_code)] // the module for it: see each SAFETY
 
+#[cfg(not(all(loom, feature = "models")))]
 pub(crate) mod mapped;
 #[cfg(all(loom, feature = "models"))]
-pub mod modelled;
+pub(crate) mod modelled;
 #[cfg(test)]
 pub(crate) mod simulated;
 

@@ -9,7 +9,7 @@
 
 use super::{Memory, WORD_LEN};
 use crate::format::{get_u64, put_u64};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
 use loom::cell::UnsafeCell;
 use std::io;
 use std::sync::atomic as plain;
@@ -23,14 +23,34 @@ struct Word {
     atomic: plain::AtomicBool,
 }
 
-/// Words under loom's eyes, and a durable image of them.
+/// A cell without content: each access is one that loom checks.
+#[derive(Clone, Debug)]
+struct Stamp(Arc<UnsafeCell<()>>);
+
+// SAFETY: the cell holds nothing; loom checks every access to it.
+unsafe impl Send for Stamp {}
+// SAFETY: as above.
+unsafe impl Sync for Stamp {}
+
+/// What a sync left on stable storage.
+#[derive(Clone, Debug)]
+struct Image {
+    /// Of each word, the value stored atomically and the one copied.
+    words: Arc<Vec<[u64; 2]>>,
+    /// Written by the sync, read by whoever relies on it: the sync must happen before.
+    stamp: Stamp,
+}
+
+/// Words under loom's eyes, and durable images of them.
 #[derive(Debug)]
 pub(crate) struct Modelled {
     words: Vec<Word>,
-    /// What has reached stable storage. No thread of the model sees it.
-    durable: std::sync::Mutex<Vec<[u64; 2]>>,
-    /// The next sync fails, and all later ones.
-    failing: plain::AtomicBool,
+    /// One for each sync that succeeded.
+    images: std::sync::Mutex<Vec<Image>>,
+    /// Syncs that have begun.
+    syncs: plain::AtomicU64,
+    /// The number of the sync that fails. As on Linux, those behind it do nothing and report success.
+    failing: plain::AtomicU64,
 }
 
 // SAFETY: the cells hold nothing; loom checks every access to them.
@@ -48,19 +68,35 @@ impl Modelled {
         };
         Modelled {
             words: (0..words).map(|_| word()).collect(),
-            durable: std::sync::Mutex::new(vec![[0; 2]; words]),
-            failing: plain::AtomicBool::new(false),
+            images: std::sync::Mutex::new(Vec::new()),
+            syncs: plain::AtomicU64::new(0),
+            failing: plain::AtomicU64::new(u64::MAX),
         }
     }
 
-    /// From now on syncs fail.
-    pub(crate) fn fail(&self) {
-        self.failing.store(true, plain::Ordering::Relaxed);
+    /// The sync of this number fails, counted from 0.
+    pub(crate) fn fail(&self, number: u64) {
+        self.failing.store(number, plain::Ordering::Relaxed);
     }
 
-    /// The durable value of a word, as stored atomically and as copied.
-    pub(crate) fn durable(&self, word: u64) -> [u64; 2] {
-        self.durable.lock().unwrap_or_else(|e| e.into_inner())[word as usize]
+    /// Syncs that have begun.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(plain::Ordering::Relaxed)
+    }
+
+    /// Whether one of the durable images is as `expected` says; the caller relies on it.
+    pub(crate) fn is_durable(&self, expected: impl Fn(&[[u64; 2]]) -> bool) -> bool {
+        // Not locked across an operation of loom's.
+        let images = self
+            .images
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .clone();
+        let found = images.iter().find(|image| expected(&image.words));
+        found.is_some_and(|image| {
+            image.stamp.0.with(|_| ());
+            true
+        })
     }
 
     fn at(&self, word: u64) -> &Word {
@@ -79,6 +115,8 @@ impl Memory for Modelled {
         // Shared: an atomic store may meet an atomic load, never a plain copy.
         self.at(word).access.with(|_| ());
         self.at(word).atomic.store(true, plain::Ordering::Relaxed);
+        // Plain copies see it, too: of what damage left, a filler is stored word by word.
+        self.at(word).copied.store(value, plain::Ordering::Relaxed);
         // [O:forwarded] The order is the caller's.
         self.at(word).value.store(value, order);
     }
@@ -111,12 +149,15 @@ impl Memory for Modelled {
 
     /// Word by word: the stores of other threads fall on either side, as they do on a disk.
     fn sync(&self) -> io::Result<()> {
-        if self.failing.load(plain::Ordering::Relaxed) {
+        let number = self.syncs.fetch_add(1, plain::Ordering::Relaxed);
+        let failing = self.failing.load(plain::Ordering::Relaxed);
+        if number == failing {
             return Err(io::Error::from_raw_os_error(
                 rustix::io::Errno::IO.raw_os_error(),
             ));
         }
-        for (i, word) in self.words.iter().enumerate() {
+        let mut words = Vec::with_capacity(self.words.len());
+        for word in &self.words {
             let copied = word.copied.load(plain::Ordering::Relaxed);
             let value = if word.atomic.load(plain::Ordering::Relaxed) {
                 // [O:modelled_sync] Acquire: as strong as a system call.
@@ -124,7 +165,14 @@ impl Memory for Modelled {
             } else {
                 0
             };
-            self.durable.lock().unwrap_or_else(|e| e.into_inner())[i] = [value, copied];
+            words.push([value, copied]);
+        }
+        if number < failing {
+            let stamp = Stamp(Arc::new(UnsafeCell::new(())));
+            stamp.0.with_mut(|_| ());
+            let words = Arc::new(words);
+            let mut images = self.images.lock().unwrap_or_else(|e| e.into_inner());
+            images.push(Image { words, stamp });
         }
         Ok(())
     }

@@ -1,0 +1,389 @@
+//! What the models of `loom-tests` see of the protocol. No part of the API.
+//!
+//! The types are thin faces of the log and the ring over modelled memory: every line that runs behind them is one
+//! that ships.
+
+#![allow(missing_docs)] // it is for one reader
+
+use crate::durability::timer;
+use crate::durability::{Log, Mode as LogMode, Received as LogReceived, SendFailure, Wait};
+use crate::format::checkpoint::Checkpoint;
+use crate::format::frame::{self, State, Word1, payload_crc, salt_from};
+use crate::format::incarnations::{Life, Lives};
+use crate::memory::modelled::Modelled;
+use crate::ring::{Claim as RingClaim, Layout, Reader, Ring, Start};
+use std::time::Duration;
+
+pub const SENT: u32 = timer::SENT;
+pub const PROGRESS: u32 = timer::PROGRESS;
+pub const HURRY: u32 = timer::HURRY;
+
+const CHECKPOINTS: [u64; 2] = [0, 8];
+const RING: u64 = 16;
+
+#[derive(Clone, Copy, Debug)]
+pub enum Mode {
+    PerSend,
+    FlushOnly,
+    Every { max_ops: u64 },
+}
+
+/// How a channel begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub mode: Mode,
+    /// Bytes of ring.
+    pub capacity: u64,
+    /// Position of head, commit and tail.
+    pub start: u64,
+    pub bound: u64,
+    pub commit_every: u64,
+    pub senders: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            mode: Mode::PerSend,
+            capacity: 128,
+            start: 0,
+            bound: u64::MAX,
+            commit_every: 1,
+            senders: 1,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Full,
+    Disconnected,
+    TooLarge,
+    Io,
+    Unsynced,
+}
+
+impl From<SendFailure> for Failure {
+    fn from(failure: SendFailure) -> Self {
+        match failure {
+            SendFailure::Full => Failure::Full,
+            SendFailure::Disconnected => Failure::Disconnected,
+            SendFailure::TooLarge { .. } => Failure::TooLarge,
+            SendFailure::Io(_) => Failure::Io,
+            SendFailure::Unsynced(_) => Failure::Unsynced,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    Message {
+        position: u64,
+        payload: Vec<u8>,
+        deliveries: u8,
+    },
+    Disconnected,
+    Failed,
+}
+
+/// The one receiver's own state.
+#[derive(Debug)]
+pub struct Receiver {
+    reader: Reader,
+    buffer: Vec<u8>,
+}
+
+impl Receiver {
+    fn received(&self, received: LogReceived) -> Received {
+        match received {
+            LogReceived::Message(frame) => Received::Message {
+                position: frame.position,
+                payload: self.buffer.clone(),
+                deliveries: frame.deliveries,
+            },
+            LogReceived::Disconnected => Received::Disconnected,
+            LogReceived::Failed(_) => Received::Failed,
+        }
+    }
+}
+
+/// A claim that is neither published nor abandoned.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    claim: RingClaim<'a, Modelled>,
+}
+
+impl Claim<'_> {
+    pub fn position(&self) -> u64 {
+        self.claim.position()
+    }
+
+    pub fn end(&self) -> u64 {
+        self.claim.end()
+    }
+
+    /// Publishes. The caller announces.
+    pub fn publish(self, payload: &[u8]) {
+        self.claim.publish(payload, payload_crc(payload));
+    }
+}
+
+/// A channel of bytes over modelled memory.
+#[derive(Debug)]
+pub struct Channel {
+    log: Log<Modelled>,
+}
+
+impl Channel {
+    pub fn new(setup: Setup) -> Self {
+        let Setup {
+            capacity, start, ..
+        } = setup;
+        let layout = Layout {
+            checkpoints: CHECKPOINTS,
+            ring: RING,
+            capacity,
+        };
+        let life = Life {
+            start,
+            salt: salt_from(0x00c0_ffee),
+            tag: 1,
+            number: 1,
+        };
+        let start_of_ring = Start {
+            lives: Lives::first(life),
+            head: start,
+            tail: start,
+            limit: start + capacity,
+            unacknowledged: 0,
+            handed_out: 0,
+            bound: setup.bound,
+        };
+        let mode = match setup.mode {
+            Mode::PerSend => LogMode::PerSend,
+            Mode::FlushOnly => LogMode::FlushOnly,
+            Mode::Every { max_ops } => LogMode::Every {
+                max_ops,
+                max_delay: Duration::ZERO,
+            },
+        };
+        let memory = Modelled::new((RING + capacity / 8) as usize);
+        let stored = [1, 2].map(|generation| Checkpoint {
+            generation,
+            head: start,
+            commit: start,
+            tail: start,
+            ..Checkpoint::default()
+        });
+        let log = Log::new(Ring::new(memory, layout, start_of_ring), mode, stored);
+        log.set_commit_every(setup.commit_every);
+        for _ in 0..setup.senders {
+            log.sender_joined();
+        }
+        Channel { log }
+    }
+
+    // === Handles ===
+
+    pub fn send(&self, payload: &[u8]) -> Result<u64, Failure> {
+        Ok(self.log.send(payload, Wait::Until(None))?)
+    }
+
+    pub fn try_send(&self, payload: &[u8]) -> Result<u64, Failure> {
+        Ok(self.log.send(payload, Wait::No)?)
+    }
+
+    pub fn sender_joined(&self) {
+        self.log.sender_joined();
+    }
+
+    pub fn sender_left(&self) {
+        self.log.sender_left();
+    }
+
+    pub fn receiver_left(&self) {
+        self.log.receiver_left();
+    }
+
+    pub fn receiver(&self) -> Receiver {
+        Receiver {
+            reader: self.log.ring().reader(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// As the receiver of a file does without a backlog.
+    pub fn try_receive(&self, receiver: &mut Receiver) -> Option<Received> {
+        let received = match self.log.read_returned(&mut receiver.buffer) {
+            Some(received) => received,
+            None => self
+                .log
+                .try_read(&mut receiver.reader, &mut receiver.buffer)?,
+        };
+        Some(receiver.received(received))
+    }
+
+    /// Waits for something.
+    pub fn receive(&self, receiver: &mut Receiver) -> Received {
+        let ready = || self.try_receive(receiver);
+        let received = self.log.ring().readable.wait(None, ready);
+        received.expect("there is no deadline")
+    }
+
+    pub fn acknowledge(&self, position: u64) {
+        self.log.acknowledge(position);
+    }
+
+    pub fn give_back(&self, position: u64) {
+        self.log.give_back(position);
+    }
+
+    pub fn sync_sent(&self) -> bool {
+        self.log.sync_sent().is_ok()
+    }
+
+    pub fn sync_progress(&self) -> bool {
+        self.log.sync_progress().is_ok()
+    }
+
+    pub fn is_recorded(&self) -> bool {
+        self.log.is_recorded()
+    }
+
+    // === The timer's thread ===
+
+    /// The flags that are set.
+    pub fn timer_flags(&self) -> u32 {
+        self.log.timer.flags()
+    }
+
+    pub fn timer_flag(&self, flags: u32) {
+        self.log.timer.flag(flags);
+    }
+
+    /// Sleeps until one of the flags is set, takes those that are, and does what they ask for at once:
+    /// the deadline is now.
+    pub fn timer_wait(&self, flags: u32) -> u32 {
+        let set = || (self.log.timer.flags() & flags != 0).then_some(());
+        self.log.timer.event().wait(None, set);
+        self.timer_fire(flags)
+    }
+
+    /// Takes the flags, and does what they ask for.
+    pub fn timer_fire(&self, flags: u32) -> u32 {
+        let taken = self.log.timer.take(flags);
+        self.log.on_timer(taken).ok();
+        taken
+    }
+
+    // === The ring beneath ===
+
+    pub fn claim(&self, len: u64) -> Option<Claim<'_>> {
+        let claim = self.log.ring().claim(len).ok()?;
+        Some(Claim { claim })
+    }
+
+    pub fn announce(&self) {
+        self.log.ring().announce(true);
+    }
+
+    /// Acknowledges without moving the head.
+    pub fn acknowledge_only(&self, position: u64) {
+        self.log.ring().acknowledge(position);
+    }
+
+    pub fn advance(&self) -> bool {
+        self.log.ring().advance()
+    }
+
+    /// Lets producers use what lies before the head. For models without rounds: those hold a lock.
+    pub fn reclaim(&self) {
+        let ring = self.log.ring();
+        ring.raise_limit(ring.head() + ring.capacity());
+    }
+
+    pub fn hold_back(&self, position: u64) {
+        self.log.ring().hold_back(position);
+    }
+
+    /// Moves the receiver over damage, which it holds back.
+    pub fn pass(&self, receiver: &mut Receiver, cursor: u64) {
+        self.log.ring().pass(&mut receiver.reader, cursor);
+    }
+
+    pub fn settle(&self, position: u64, end: u64) {
+        self.log.ring().settle(position, end);
+    }
+
+    pub fn head(&self) -> u64 {
+        self.log.ring().head()
+    }
+
+    pub fn tail(&self) -> u64 {
+        self.log.ring().tail()
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.log.ring().limit()
+    }
+
+    pub fn commit(&self) -> u64 {
+        self.log.commit()
+    }
+
+    pub fn unacknowledged(&self) -> u64 {
+        self.log.ring().unacknowledged()
+    }
+
+    // === The disk ===
+
+    /// The sync of this number fails, counted from 0; those behind it do nothing, and report success.
+    pub fn fail_sync(&self, number: u64) {
+        self.log.ring().memory().fail(number);
+    }
+
+    pub fn syncs(&self) -> u64 {
+        self.log.ring().memory().syncs()
+    }
+
+    /// Whether a sync that happened before this call has taken the frame along, whole.
+    pub fn frame_is_durable(&self, position: u64, payload: &[u8]) -> bool {
+        let ring = self.log.ring();
+        let word = ring.layout().word(position) as usize;
+        let salt = ring.lives().newest().salt;
+        ring.memory().is_durable(|image| {
+            let [word0, _] = image[word];
+            let [_, word1] = image[word + 1];
+            let bytes = image[word + 2..].iter().flat_map(|w| w[1].to_le_bytes());
+            let bytes = bytes.take(payload.len()).collect::<Vec<_>>();
+            frame::names_position(word0, position, salt)
+                && bytes == payload
+                && Word1::decode(word1)
+                    .is_some_and(|w| w.matches(position, salt, payload_crc(payload)))
+        })
+    }
+
+    /// Whether a sync that happened before this call has taken the acknowledgement along.
+    pub fn acknowledgement_is_durable(&self, position: u64) -> bool {
+        let ring = self.log.ring();
+        let word = ring.layout().word(position) as usize;
+        let acknowledged = frame::word0(position, ring.lives().newest().salt, State::Acknowledged);
+        ring.memory()
+            .is_durable(|image| image[word][0] == acknowledged)
+    }
+
+    /// Whether a sync that happened before this call has taken along a checkpoint with at least this head
+    /// and commit.
+    pub fn checkpoint_is_durable(&self, head: u64, commit: u64) -> bool {
+        let capacity = self.log.ring().capacity();
+        self.log.ring().memory().is_durable(|image| {
+            CHECKPOINTS.iter().any(|&word| {
+                let words = &image[word as usize..word as usize + 8];
+                let bytes = words.iter().flat_map(|w| w[1].to_le_bytes());
+                let bytes = bytes.collect::<Vec<_>>();
+                Checkpoint::decode(&bytes, capacity)
+                    .is_ok_and(|c| c.head >= head && c.commit >= commit)
+            })
+        })
+    }
+}
