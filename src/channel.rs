@@ -274,6 +274,25 @@ pub(crate) fn assemble<M: Memory + Medium>(
     recovered: Recovered,
     path: &Path,
 ) -> Result<(Arc<Channel<M>>, Reading, RecoveryReport), Error> {
+    let (mut channel, reading, report) =
+        without_thread(memory, layout, mode, bound, recovered, path);
+    let for_thread = Arc::clone(&channel.log);
+    let timer = std::thread::Builder::new()
+        .name("walchan".to_owned())
+        .spawn(move || timer::run(&for_thread))?;
+    channel.timer = Some(timer);
+    Ok((Arc::new(channel), reading, report))
+}
+
+/// The same, with nobody to do what is due later. Dropped, it does not close in order.
+pub(crate) fn without_thread<M: Memory>(
+    memory: M,
+    layout: Layout,
+    mode: Mode,
+    bound: Option<usize>,
+    recovered: Recovered,
+    path: &Path,
+) -> (Channel<M>, Reading, RecoveryReport) {
     let Recovered {
         capacity,
         lives,
@@ -301,19 +320,13 @@ pub(crate) fn assemble<M: Memory + Medium>(
         backlog: (tail > head).then(|| Backlog::new(head, tail, capacity)),
         payload: Vec::new(),
     };
-    let log = Arc::new(Log::new(ring, mode, stored));
-    let for_thread = Arc::clone(&log);
-    let timer = std::thread::Builder::new()
-        .name("walchan".to_owned())
-        .spawn(move || timer::run(&for_thread))?;
-    let receive_only = recovered.receive_only;
     let channel = Channel {
-        log,
-        timer: Some(timer),
-        receive_only,
+        log: Arc::new(Log::new(ring, mode, stored)),
+        timer: None,
+        receive_only: recovered.receive_only,
         path: path.to_owned(),
     };
-    Ok((Arc::new(channel), reading, recovered.report))
+    (channel, reading, recovered.report)
 }
 
 impl<M: Memory + Medium> Channel<M> {

@@ -15,6 +15,8 @@ compile_error!(
 mod channel;
 #[cfg(not(all(loom, feature = "models")))]
 mod codec;
+#[cfg(all(test, feature = "fsync", not(loom)))]
+mod crash_tests;
 #[cfg(not(all(loom, feature = "models")))]
 mod delivery;
 mod durability;

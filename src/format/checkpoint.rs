@@ -1,6 +1,6 @@
 //! The checkpoint: 64 bytes at the start of a page of its own, two pages written alternately.
 
-use super::{FRAME_ALIGN_MASK, POSITION_MAX, PageFault};
+use super::{COUNT_MAX, FRAME_ALIGN_MASK, POSITION_MAX, PageFault};
 use super::{get_u32, get_u64, put_u32, put_u64};
 
 const GENERATION_AT: usize = 0;
@@ -89,6 +89,9 @@ impl Checkpoint {
 
     /// The relations that hold in every checkpoint ever written.
     fn judge(&self, capacity: u64) -> Result<(), PageFault> {
+        if self.generation >= COUNT_MAX {
+            return Err(PageFault::Field("generation"));
+        }
         for (name, position) in [
             ("head", self.head),
             ("commit", self.commit),

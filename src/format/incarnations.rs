@@ -2,7 +2,7 @@
 //! with which salt it wrote. Two copies, written only at open.
 
 use super::frame::is_salt;
-use super::{FRAME_ALIGN_MASK, PAGE_LEN, POSITION_MAX, PageFault, TABLE_PAGES};
+use super::{COUNT_MAX, FRAME_ALIGN_MASK, PAGE_LEN, POSITION_MAX, PageFault, TABLE_PAGES};
 use super::{get_u32, get_u64, put_u32, put_u64};
 
 const MAGIC: [u8; 8] = *b"WALCLIFE";
@@ -140,6 +140,9 @@ impl Lives {
             };
             if life.start & FRAME_ALIGN_MASK != 0 || life.start >= POSITION_MAX {
                 return Err(PageFault::Field("start"));
+            }
+            if life.number >= COUNT_MAX {
+                return Err(PageFault::Field("number"));
             }
             if !is_salt(life.salt) {
                 return Err(PageFault::Field("salt"));

@@ -33,6 +33,9 @@ pub(crate) const CAPACITY_MAX: u64 = 1 << 44;
 /// Positions stay below this, so that `position >> 4` fits the 56 bits of a frame's first word.
 pub(crate) const POSITION_MAX: u64 = 1 << 59;
 
+/// Generations and numbers of lives stay below this, so that the next one always exists.
+pub(crate) const COUNT_MAX: u64 = 1 << 62;
+
 const _: () = assert!(HEADER_LEN == 19 * PAGE_LEN, "docs/format.md says 77,824");
 const _: () = assert!(POSITION_MAX >> 4 < 1 << 56);
 

@@ -23,8 +23,6 @@ pub(crate) enum Event {
     },
     /// A sync failed: it may have made anything durable, or nothing.
     SyncFailed,
-    /// Something the test wants to remember.
-    Note(u64),
 }
 
 #[derive(Debug)]
@@ -54,6 +52,13 @@ impl Simulated {
         Simulated(Arc::new(Mutex::new(state)))
     }
 
+    /// A medium whose durable content is `disk`, and which shows `cache`: what a failed sync leaves.
+    pub(crate) fn with_cache(disk: Vec<u8>, cache: Vec<u8>) -> Self {
+        let medium = Simulated::new(disk);
+        medium.state().live = cache;
+        medium
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -61,11 +66,6 @@ impl Simulated {
     /// After `count` more syncs, all fail.
     pub(crate) fn fail_syncs_after(&self, count: u64) {
         self.state().good_syncs = Some(count);
-    }
-
-    /// Marks this moment.
-    pub(crate) fn note(&self, value: u64) {
-        self.state().events.push(Event::Note(value));
     }
 
     /// Events so far.

@@ -106,7 +106,7 @@ fn newest_of<T>(
         let decoded = match medium.read_at(offset, &mut bytes) {
             Ok(()) => decode(&bytes),
             // A bad block: as bad as damaged bytes.
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            Err(e) if window::is_bad_block(&e) => {
                 Err(PageFault::Checksum)
             }
             Err(e) => return Err(e.into()),
@@ -165,6 +165,10 @@ fn read_header(medium: &dyn Medium, capacity: u64) -> Result<Header, Error> {
     };
     if lives.at(checkpoint.head).is_none() {
         let reason = format!("no life in the table covers the head {}", checkpoint.head);
+        return Err(Error::corrupt(TABLE_OFFSETS[newest_table], reason));
+    }
+    if checkpoint.clean && lives.newest().start > checkpoint.tail {
+        let reason = format!("the newest life begins behind the tail {}", checkpoint.tail);
         return Err(Error::corrupt(TABLE_OFFSETS[newest_table], reason));
     }
     Ok(Header {

@@ -11,12 +11,13 @@
 
 use super::report::{DamagedFrame, RecoveryReport};
 use super::scan::{Findings, Pieces};
+use super::window::is_bad_block;
 use super::{Entropy, Header, Recovered, new_life};
 use crate::error::Error;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, Kind};
 use crate::format::incarnations::Lives;
-use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, TABLE_OFFSETS};
+use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, PAGE_LEN, TABLE_OFFSETS};
 use crate::memory::Medium;
 use std::io;
 
@@ -53,6 +54,10 @@ pub(super) fn repair(
     // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
     lives.prune(lowest_head.min(head));
     let receive_only = !lives.push(new_life(tail, number, entropy)?);
+    if receive_only && tail < head + capacity {
+        // Without a salt of its own the life would take a torn frame at its tail for one that was sent.
+        write_header(medium, capacity, tail, &[0; 16])?;
+    }
     let table = lives.encode();
     let mut stored = [checkpoint; 2];
     for (step, nth) in [1, 0].into_iter().enumerate() {
@@ -115,23 +120,56 @@ fn close_holes(
         }) {
             let Some(life) = lives.at(from) else { continue };
             let filler = frame::filler(Kind::Abandoned, from, life.salt, to - from);
-            medium.write_at(HEADER_LEN + (from & (capacity - 1)), &filler)?;
+            write_header(medium, capacity, from, &filler)?;
         }
     }
     Ok(())
 }
 
-/// Writes `[from, to)` once more, as it is.
+/// Writes a frame's header. Where the page cannot be read, and so not be changed in part, all of it
+/// is written: nothing valid is in it.
+fn write_header(
+    medium: &dyn Medium,
+    capacity: u64,
+    position: u64,
+    header: &[u8; 16],
+) -> io::Result<()> {
+    let offset = position & (capacity - 1);
+    match medium.write_at(HEADER_LEN + offset, header) {
+        Err(error) if is_bad_block(&error) => {
+            let start = offset & !(PAGE_LEN - 1);
+            let mut page = vec![0; PAGE_LEN.min(capacity - start) as usize];
+            let within = (offset - start) as usize;
+            page[within..within + header.len()].copy_from_slice(header);
+            medium.write_at(HEADER_LEN + start, &page)
+        }
+        written => written,
+    }
+}
+
+/// Writes `[from, to)` once more, as it is. Pages that cannot be read stay: nothing valid is in them.
 fn write_again(medium: &dyn Medium, capacity: u64, from: u64, to: u64) -> io::Result<bool> {
     let mut at = from;
     let mut bytes = Vec::new();
+    // Page by page from the first bad block on.
+    let mut copy_len = COPY_LEN;
     while at < to {
         let offset = at & (capacity - 1);
-        let len = (to - at).min(COPY_LEN).min(capacity - offset);
+        let len = (to - at).min(copy_len).min(capacity - offset);
         bytes.resize(len as usize, 0);
-        medium.read_at(HEADER_LEN + offset, &mut bytes)?;
-        medium.write_at(HEADER_LEN + offset, &bytes)?;
+        match medium.read_at(HEADER_LEN + offset, &mut bytes) {
+            Ok(()) => medium.write_at(HEADER_LEN + offset, &bytes)?,
+            Err(error) if is_bad_block(&error) && copy_len > PAGE_LEN => {
+                copy_len = PAGE_LEN - offset % PAGE_LEN;
+                continue;
+            }
+            Err(error) if is_bad_block(&error) => {}
+            Err(error) => return Err(error),
+        }
         at += len;
+        if copy_len < COPY_LEN {
+            copy_len = PAGE_LEN;
+        }
     }
     Ok(to > from)
 }

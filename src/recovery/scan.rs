@@ -202,11 +202,20 @@ pub(super) fn scan(
         capacity,
         window: &mut window,
     };
-    let commit = checkpoint.commit.max(checkpoint.head);
-    let (findings, ahead) = pass(&mut scanner, checkpoint.head, commit, false)?;
+    // A life enters the table when all before its start is durable, in the same step as a checkpoint
+    // that says so; a crash in that step can leave the table alone.
+    let start = lives.newest().start;
+    let commit = checkpoint.commit.max(checkpoint.head).max(start);
+    // Space is reused only when it is acknowledged: a frame that ends at E, or a life that begins there,
+    // proves that the head had reached E - capacity, whatever the checkpoint remembers.
+    let reused = start > checkpoint.head + capacity;
+    let head = if reused {
+        start - capacity
+    } else {
+        checkpoint.head
+    };
+    let (findings, ahead) = pass(&mut scanner, head, commit, reused)?;
     match ahead {
-        // Space is reused only when it is acknowledged: a frame that ends at E proves that the head
-        // had reached E - capacity, whatever the checkpoint remembers.
         Some(end) => Ok(pass(&mut scanner, end - capacity, commit, true)?.0),
         None => Ok(findings),
     }
@@ -233,12 +242,20 @@ fn pass(
     // A frame whose CRC was not looked at.
     let mut trusted: Option<(u64, State, Word1)> = None;
     loop {
-        let verify = at >= commit || acknowledged_prefix;
-        let place = if at < stop {
+        let mut verify = at >= commit || acknowledged_prefix;
+        let mut place = if at < stop {
             scanner.place(at, stop, verify)?
         } else {
             Place::Nothing
         };
+        // A frame ends at the commit or before it begins there: one that crosses it lies about its length.
+        if let Place::Valid { word1, .. } = place
+            && !verify
+            && at + word1.frame_len() > commit
+        {
+            verify = true;
+            place = scanner.place(at, stop, verify)?;
+        }
         if let Place::Valid { state, word1 } = place {
             note(&mut found, state, word1, 1);
             acknowledged_prefix &= state == State::Acknowledged;
@@ -266,19 +283,20 @@ fn pass(
             named: gap.named,
             reused: reused && at == head,
         };
-        let end = next.unwrap_or(at).max(commit.min(stop));
+        // Frames below the commit were there, whether any of them can still be read or not.
+        let end = next.unwrap_or(at.max(commit.min(stop)));
         match judge(evidence) {
             Verdict::End => {}
             Verdict::TornTail => found.torn_tail = Some(at),
             Verdict::Remains => {
-                found.remains = Some((at, next.unwrap_or(at)));
-                found.head = next.unwrap_or(at);
+                found.remains = Some((at, end));
+                found.head = end;
                 acknowledged_prefix = true;
             }
             Verdict::Hole => found.holes.push((at, end)),
             Verdict::Damage => {
                 found.damage.push((at, end.min(commit)));
-                if next.is_some() && end > commit {
+                if end > commit {
                     found.holes.push((commit, end));
                 }
             }
@@ -286,11 +304,7 @@ fn pass(
         match next {
             Some(next) => at = next,
             None => {
-                found.tail = if at < commit && !(reused && at == head) {
-                    commit.min(stop)
-                } else {
-                    at
-                };
+                found.tail = end;
                 found.head = found.head.min(found.tail);
                 return Ok((found, furthest));
             }
@@ -312,7 +326,7 @@ fn note(found: &mut Findings, state: State, word1: Word1, sign: i64) {
 struct Gap {
     /// The next valid frame.
     next: Option<u64>,
-    /// The place itself is named by its first word.
+    /// A first word, here or behind, names its place.
     named: bool,
 }
 
@@ -336,7 +350,7 @@ fn look_on(
             }
             Place::Valid { .. } | Place::Nothing => {}
             Place::Named => {
-                named |= at == from;
+                named = true;
                 if at >= commit {
                     found.damaged_frames.push(at);
                 }

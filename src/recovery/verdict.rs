@@ -7,7 +7,8 @@ pub(super) struct Evidence {
     pub(super) below_commit: bool,
     /// Valid frames lie behind it.
     pub(super) frames_behind: bool,
-    /// Its first word names it: a frame was being written here, or was damaged later.
+    /// Its first word, or one behind it before any valid frame, names its own place: a frame was being
+    /// written there, or was damaged later.
     pub(super) named: bool,
     /// It is where a later lap stopped to reuse the ring.
     pub(super) reused: bool,

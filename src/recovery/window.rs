@@ -79,6 +79,7 @@ impl Window {
     }
 }
 
-fn is_bad_block(error: &io::Error) -> bool {
+/// The medium cannot read this place; others it can.
+pub(super) fn is_bad_block(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
