@@ -731,12 +731,6 @@ impl<M: Memory> Log<M> {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// Whether the last synced checkpoint is up to date.
-    pub(crate) fn is_recorded(&self) -> bool {
-        let recorded = self.pages.lock().recorded();
-        recorded.head == self.ring.head() && recorded.commit.max(recorded.head) >= self.commit()
-    }
-
     /// What the timer's thread does when its time has come; `flags` tells what for.
     pub(crate) fn on_timer(&self, flags: u32) -> io::Result<()> {
         if flags & (SENT | HURRY) != 0 {
@@ -747,9 +741,8 @@ impl<M: Memory> Log<M> {
                 self.ring.room.notify();
             }
             if self.is_synced_mode() {
-                if !self.is_recorded() {
-                    self.sync_progress()?;
-                }
+                // Even if the head did not move: acknowledgements behind it are to last, too.
+                self.sync_progress()?;
             } else {
                 self.flush_quarter_or_lift()?;
             }
