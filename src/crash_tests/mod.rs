@@ -221,12 +221,18 @@ fn images(medium: &Simulated, moment: usize, most: usize, rng: &mut Rng) -> Vec<
             ];
             // One sector ahead of all others, and one behind: the runs that tear a group.
             for (special, _) in open.iter().rev().take(most / 4) {
-                images.push(medium.cut(moment, |sector, values| {
-                    if sector == *special { values - 1 } else { 0 }
-                }));
-                images.push(medium.cut(moment, |sector, values| {
-                    if sector == *special { 0 } else { values - 1 }
-                }));
+                images.push(medium.cut(
+                    moment,
+                    |sector, values| {
+                        if sector == *special { values - 1 } else { 0 }
+                    },
+                ));
+                images.push(medium.cut(
+                    moment,
+                    |sector, values| {
+                        if sector == *special { 0 } else { values - 1 }
+                    },
+                ));
             }
             while images.len() < most {
                 images.push(cut_random(medium, moment, rng));

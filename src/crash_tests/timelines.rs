@@ -90,13 +90,8 @@ fn backlog_then_laps(with_sync: bool, seed: u64) {
         assert!(found.is_sorted(), "{found:?}");
         assert!(found.iter().all(|n| *n < next));
         // What was synced and is not acknowledged is there.
-        let mut rest = Life::on(
-            &life.medium.killed(),
-            capacity,
-            Mode::FlushOnly,
-            &mut rng,
-        )
-        .unwrap();
+        let mut rest =
+            Life::on(&life.medium.killed(), capacity, Mode::FlushOnly, &mut rng).unwrap();
         for got in rest.receive_all() {
             let Got::Message { payload, .. } = got else {
                 panic!("{got:?}")
@@ -180,9 +175,7 @@ fn a_bit_that_rots_in_frame_450_of_900_is_reported_and_hides_no_other() {
 fn a_bit_that_rots_in_the_last_of_900_frames_is_reported_if_its_header_decodes() {
     let mut rng = Rng(6);
     let life = fresh(RING, Mode::PerSend, &mut rng);
-    let ids: Vec<MessageId> = (0..900)
-        .map(|n| life.send(&numbered(n)).unwrap())
-        .collect();
+    let ids: Vec<MessageId> = (0..900).map(|n| life.send(&numbered(n)).unwrap()).collect();
     let whole = life.cut_oldest();
     for bit in 0..24 * 8 {
         let mut image = whole.clone();
@@ -192,7 +185,11 @@ fn a_bit_that_rots_in_the_last_of_900_frames_is_reported_if_its_header_decodes()
         let reported: Vec<u64> = life.report.damaged().iter().map(|d| d.position()).collect();
         // Bits 8 to 63 name the position: without them this is a send that never began.
         let named = !(8..64).contains(&bit);
-        let expected = if named { vec![ids[899].position()] } else { vec![] };
+        let expected = if named {
+            vec![ids[899].position()]
+        } else {
+            vec![]
+        };
         assert_eq!(reported, expected, "bit {bit}");
     }
 }
@@ -321,10 +318,7 @@ fn a_full_ring_that_is_all_acknowledged_takes_one_sync_to_send_again() {
     life.send(&numbered(99)).unwrap();
     let after = life.medium.syncs();
     assert_eq!(after - before, 2, "one for the room, one for the message");
-    assert_eq!(
-        open_after_crash(&life.cut_oldest(), 1024, &mut rng),
-        [99]
-    );
+    assert_eq!(open_after_crash(&life.cut_oldest(), 1024, &mut rng), [99]);
 }
 
 #[test]
@@ -416,7 +410,9 @@ fn a_message_that_kills_its_reader_a_thousand_times_lets_the_others_through() {
         let mut life = Life::on(&image, RING, Mode::FlushOnly, &mut rng).unwrap();
         life.send(&numbered(restart)).unwrap();
         let Some(Got::Message {
-            deliveries, payload, ..
+            deliveries,
+            payload,
+            ..
         }) = life.receive()
         else {
             panic!("restart {restart}");

@@ -106,9 +106,7 @@ fn newest_of<T>(
         let decoded = match medium.read_at(offset, &mut bytes) {
             Ok(()) => decode(&bytes),
             // A bad block: as bad as damaged bytes.
-            Err(e) if window::is_bad_block(&e) => {
-                Err(PageFault::Checksum)
-            }
+            Err(e) if window::is_bad_block(&e) => Err(PageFault::Checksum),
             Err(e) => return Err(e.into()),
         };
         match decoded {

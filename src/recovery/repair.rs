@@ -1,8 +1,9 @@
 //! Writes what recovery decided, so that a crash at any step, and again, is harmless.
 //!
 //! 1. Nothing was written while judging.
-//! 2. Holes are closed with abandoned frames, and what lies above the durable commit is written once
-//!    more: after a failed sync the cache can show what the disk does not hold. **Sync.**
+//! 2. Holes are closed with abandoned frames; what lies above the durable commit is written once more, and
+//!    so are pages with acknowledgements: after a failed sync the cache can show what the disk does not
+//!    hold. **Sync.**
 //! 3. The new incarnation table and a checkpoint that is not clean, into the copies that are not the
 //!    newest. **Sync.**
 //! 4. The same into the others. **Sync.**
@@ -45,7 +46,12 @@ pub(super) fn repair(
     } = findings;
 
     close_holes(medium, &lives, capacity, &findings.holes)?;
-    let written_again = write_again(medium, capacity, commit.max(head), tail)?;
+    let kept = commit.max(head);
+    let mut written_again = write_again(medium, capacity, kept, tail)?;
+    for page in &findings.acknowledged {
+        let (from, to) = (head.max(*page), kept.min(page + PAGE_LEN));
+        written_again |= write_again(medium, capacity, from, to)?;
+    }
     if written_again || !findings.holes.is_empty() {
         medium.sync_written()?;
     }

@@ -6,11 +6,11 @@
 
 use super::verdict::{Evidence, Verdict, judge};
 use super::window::Window;
-use crate::format::POSITION_MAX;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, Kind, State, Word1};
 use crate::format::get_u64;
 use crate::format::incarnations::Lives;
+use crate::format::{PAGE_LEN, POSITION_MAX};
 use crate::memory::Medium;
 use std::io;
 
@@ -153,6 +153,8 @@ pub(super) struct Findings {
     pub(super) commit: u64,
     pub(super) kept: u64,
     pub(super) redelivered: u64,
+    /// Pages below the commit, by their first position, with acknowledgements behind the head.
+    pub(super) acknowledged: Vec<u64>,
     /// Gaps above the commit that valid frames follow: to be closed.
     pub(super) holes: Vec<(u64, u64)>,
     /// Gaps below the commit.
@@ -260,9 +262,15 @@ fn pass(
             note(&mut found, state, word1, 1);
             acknowledged_prefix &= state == State::Acknowledged;
             trusted = (!verify).then_some((at, state, word1));
+            let page = at & !(PAGE_LEN - 1);
             at += word1.frame_len();
             if acknowledged_prefix {
                 found.head = at;
+            } else if state == State::Acknowledged
+                && word1.kind == Kind::Message
+                && found.acknowledged.last() != Some(&page)
+            {
+                found.acknowledged.push(page);
             }
             continue;
         }
