@@ -92,7 +92,6 @@ impl Program {
         let mut found = Found::new();
         for _ in 0..lives {
             let mode = self.mode();
-            let failed_before = cache.is_some();
             let medium = match cache.take() {
                 Some(cache) => Simulated::with_cache(image, cache),
                 None => Simulated::new(image),
@@ -102,8 +101,7 @@ impl Program {
             if self.rng.chance(10) {
                 life.medium.fail_syncs_after(self.rng.below(6));
             }
-            let (life, mut oracle) = self.live(life, mode, &found);
-            oracle.failed_before = failed_before;
+            let (life, oracle) = self.live(life, mode, &found);
             (image, cache, found) = self.crash(&life, &oracle, recovered);
         }
     }
@@ -230,11 +228,7 @@ impl Program {
         self.images += 1;
         let again = drain(Simulated::new(image.clone()), self.capacity, &mut self.rng);
         if failed {
-            // Counts of deliveries may be those of the disk.
-            let is_there = |f: &(u64, MessageId, u8, Vec<u8>)| {
-                again.iter().any(|a| (a.0, a.1, &a.3) == (f.0, f.1, &f.3))
-            };
-            let missing = found.iter().find(|f| !is_there(f));
+            let missing = found.iter().find(|f| !again.contains(f));
             assert!(missing.is_none(), "recovered and lost: {missing:?}");
         } else {
             assert_eq!(&again, found, "recovery killed at {moment} of {end}");

@@ -35,8 +35,6 @@ pub(super) struct Oracle {
     sent: Vec<Sent>,
     /// A sync failed: what the cache shows and the disk holds may differ.
     pub(super) failed: bool,
-    /// It did so in the life before: the disk may hold older counts of deliveries.
-    pub(super) failed_before: bool,
 }
 
 /// What an image delivers: number, id, deliveries, payload.
@@ -62,7 +60,6 @@ impl Oracle {
             mode,
             sent,
             failed: false,
-            failed_before: false,
         }
     }
 
@@ -153,11 +150,7 @@ impl Oracle {
                     assert!(!done, "{n} was acknowledged and is back");
                     let least = sent.delivered.iter().filter(|d| lasts(d.1)).count() as u64;
                     let most = sent.delivered.iter().filter(|d| d.0 < moment).count() as u64;
-                    let before = match self.failed_before {
-                        false => sent.delivered_before,
-                        true => 0,
-                    };
-                    let least = (before + least + 1).min(14);
+                    let least = (sent.delivered_before + least + 1).min(14);
                     let most = (sent.delivered_before + most + 1).min(14);
                     let deliveries = u64::from(*deliveries);
                     assert!(

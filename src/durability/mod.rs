@@ -11,6 +11,7 @@
 mod pages;
 pub(crate) mod timer;
 
+use crate::format::POSITION_MAX;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::payload_crc;
 use crate::memory::Memory;
@@ -320,6 +321,10 @@ impl<M: Memory> Log<M> {
 
     /// Does whatever raises the limit to `needed`, if the acknowledgements allow that.
     fn make_room(&self, needed: u64) -> io::Result<bool> {
+        if needed > POSITION_MAX {
+            // Claims end there for ever: after 512 PiB, or where a forged header says so.
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if self.ring.advance() {
             self.ring.room.notify();
             // On behalf of an acknowledger that found us at it, and of a timer that came too early.

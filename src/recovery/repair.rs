@@ -2,7 +2,7 @@
 //!
 //! 1. Nothing was written while judging.
 //! 2. Holes are closed with abandoned frames; what lies above the durable commit is written once more, and
-//!    so are pages with acknowledgements: after a failed sync the cache can show what the disk does not
+//!    so are pages with acknowledgements or deliveries: after a failed sync the cache can show what the disk does not
 //!    hold. **Sync.**
 //! 3. The new incarnation table and a checkpoint that is not clean, into the copies that are not the
 //!    newest. **Sync.**
@@ -48,7 +48,7 @@ pub(super) fn repair(
     close_holes(medium, &lives, capacity, &findings.holes)?;
     let kept = commit.max(head);
     let mut written_again = write_again(medium, capacity, kept, tail)?;
-    for page in &findings.acknowledged {
+    for page in &findings.touched {
         let (from, to) = (head.max(*page), kept.min(page + PAGE_LEN));
         written_again |= write_again(medium, capacity, from, to)?;
     }

@@ -153,8 +153,8 @@ pub(super) struct Findings {
     pub(super) commit: u64,
     pub(super) kept: u64,
     pub(super) redelivered: u64,
-    /// Pages below the commit, by their first position, with acknowledgements behind the head.
-    pub(super) acknowledged: Vec<u64>,
+    /// Pages behind the head, by their first position, in which states were changed after the send.
+    pub(super) touched: Vec<u64>,
     /// Gaps above the commit that valid frames follow: to be closed.
     pub(super) holes: Vec<(u64, u64)>,
     /// Gaps below the commit.
@@ -266,11 +266,11 @@ fn pass(
             at += word1.frame_len();
             if acknowledged_prefix {
                 found.head = at;
-            } else if state == State::Acknowledged
+            } else if state != State::Delivered(0)
                 && word1.kind == Kind::Message
-                && found.acknowledged.last() != Some(&page)
+                && found.touched.last() != Some(&page)
             {
-                found.acknowledged.push(page);
+                found.touched.push(page);
             }
             continue;
         }
