@@ -9,8 +9,8 @@ use crate::format::{
 };
 use crate::memory::Medium;
 use crate::recovery::backlog::{Backlog, Item};
+use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, Mutex};
 
 /// A file with every kind of frame in it: messages of several sizes in several states, padding, an abandoned
 /// frame that closed a hole, two lives.
@@ -223,8 +223,8 @@ fn random_bytes_are_an_error_or_an_empty_ring() {
         for at in from..(from + len).min(HEADER_LEN) {
             image[at as usize] = rng.next() as u8;
         }
-        for at in HEADER_LEN as usize..image.len() {
-            image[at] = rng.next() as u8;
+        for byte in &mut image[HEADER_LEN as usize..] {
+            *byte = rng.next() as u8;
         }
         if let Ok(mut life) = Life::on(&image, 1024, Mode::PerSend, &mut rng) {
             assert_eq!(life.receive_all(), []);
@@ -353,19 +353,13 @@ fn a_count_of_lives_that_the_table_cannot_hold_is_refused() {
 /// A medium with pages that cannot be read until they are written whole.
 struct BadBlocks {
     medium: Simulated,
-    bad: Arc<Mutex<Vec<u64>>>,
+    bad: RefCell<Vec<u64>>,
 }
 
 impl BadBlocks {
     fn check(&self, offset: u64, len: u64) -> io::Result<()> {
         let pages = offset / PAGE_LEN..(offset + len).div_ceil(PAGE_LEN);
-        if self
-            .bad
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|bad| pages.contains(bad))
-        {
+        if self.bad.borrow().iter().any(|bad| pages.contains(bad)) {
             let errno = rustix::io::Errno::IO.raw_os_error();
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -386,7 +380,7 @@ impl Medium for BadBlocks {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset + bytes.len() as u64;
         let whole = offset.div_ceil(PAGE_LEN)..end / PAGE_LEN;
-        self.bad.lock().unwrap().retain(|bad| !whole.contains(bad));
+        self.bad.borrow_mut().retain(|bad| !whole.contains(bad));
         self.check(offset, bytes.len() as u64)?;
         self.medium.write_at(offset, bytes)
     }
@@ -424,7 +418,7 @@ fn a_page_that_cannot_be_read_hides_no_message_outside_of_it() {
     for page in 1..image.len() as u64 / PAGE_LEN {
         let medium = BadBlocks {
             medium: Simulated::new(image.clone()),
-            bad: Arc::new(Mutex::new(vec![page])),
+            bad: RefCell::new(vec![page]),
         };
         let recovered = recovery::recover(&medium, capacity, ACCEPT, &mut || {
             Ok([rng.next(), rng.next()])

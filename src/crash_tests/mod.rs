@@ -3,6 +3,8 @@
 //!
 //! `timelines` tells single stories, `campaign` random ones, `hostile` what no crash leaves.
 
+#![allow(clippy::unwrap_used)]
+
 mod campaign;
 mod hostile;
 mod oracle;

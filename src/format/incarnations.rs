@@ -43,6 +43,7 @@ impl Lives {
         self.0[self.0.len() - 1]
     }
 
+    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }

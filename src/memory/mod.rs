@@ -14,7 +14,7 @@
 pub(crate) mod mapped;
 #[cfg(all(loom, feature = "models"))]
 pub(crate) mod modelled;
-#[cfg(test)]
+#[cfg(all(test, feature = "fsync", not(loom)))]
 pub(crate) mod simulated;
 
 use crate::sync::Ordering;
