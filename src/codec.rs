@@ -96,11 +96,11 @@ fn decode_limited<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> 
 
 #[cold]
 fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
-    match payload.len() {
-        0..=0x4_0000 => decode_with::<T, { 1 << 20 }>(payload),
-        0..=0x40_0000 => decode_with::<T, { 16 << 20 }>(payload),
-        0..=0x400_0000 => decode_with::<T, { 256 << 20 }>(payload),
-        _ => decode_with::<T, { 4 << 30 }>(payload),
+    match payload.len() as u64 {
+        0..0x4_0000 => decode_with::<T, { 1 << 20 }>(payload),
+        0x4_0000..0x40_0000 => decode_with::<T, { 16 << 20 }>(payload),
+        0x40_0000..0x400_0000 => decode_with::<T, { 256 << 20 }>(payload),
+        0x400_0000.. => decode_with::<T, { 4 << 30 }>(payload),
     }
 }
 

@@ -32,14 +32,14 @@ impl Layout {
 
     /// Bytes from `position` to the end of the ring.
     #[inline]
-    pub(crate) fn to_end(&self, position: u64) -> u64 {
+    pub(crate) fn bytes_to_end(&self, position: u64) -> u64 {
         self.capacity - (position & (self.capacity - 1))
     }
 
     /// Bytes of padding that a frame of `frame_len` bytes at `position` needs before it.
     #[inline]
     pub(crate) fn padding(&self, position: u64, frame_len: u64) -> u64 {
-        let to_end = self.to_end(position);
+        let to_end = self.bytes_to_end(position);
         if frame_len > to_end { to_end } else { 0 }
     }
 
@@ -70,7 +70,7 @@ mod tests {
             let padding = layout.padding(position, frame_len);
             assert!(padding + frame_len <= layout.capacity, "at {position}");
             assert!(
-                layout.to_end(position + padding) >= frame_len,
+                layout.bytes_to_end(position + padding) >= frame_len,
                 "at {position}"
             );
         }

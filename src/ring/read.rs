@@ -49,7 +49,7 @@ impl<M: Memory> Ring<M> {
         // the bounds.
         unsafe { self.memory.copy_out(word + 1, &mut bytes) };
         let word1 = Word1::decode(u64::from_le_bytes(bytes))?;
-        if word1.frame_len() > self.layout.to_end(position) {
+        if word1.frame_len() > self.layout.bytes_to_end(position) {
             return None;
         }
         let Some(buffer) = buffer else {
