@@ -246,10 +246,6 @@ impl Channel {
         self.log.sync_progress().is_ok()
     }
 
-    pub fn is_recorded(&self) -> bool {
-        self.log.is_recorded()
-    }
-
     // === The timer's thread ===
 
     /// The flags that are set.
@@ -348,10 +344,21 @@ impl Channel {
 
     /// Whether a sync that happened before this call has taken the frame along, whole.
     pub fn frame_is_durable(&self, position: u64, payload: &[u8]) -> bool {
+        let holds = self.holds(position, payload);
+        self.log.ring().memory().is_durable(holds)
+    }
+
+    /// Whether a sync has taken the frame along, though the caller may not rely on it.
+    pub fn frame_is_on_disk(&self, position: u64, payload: &[u8]) -> bool {
+        let holds = self.holds(position, payload);
+        self.log.ring().memory().is_on_disk(holds)
+    }
+
+    fn holds(&self, position: u64, payload: &[u8]) -> impl Fn(&[[u64; 2]]) -> bool {
         let ring = self.log.ring();
         let word = ring.layout().word(position) as usize;
         let salt = ring.lives().newest().salt;
-        ring.memory().is_durable(|image| {
+        move |image| {
             let [word0, _] = image[word];
             let [_, word1] = image[word + 1];
             let bytes = image[word + 2..].iter().flat_map(|w| w[1].to_le_bytes());
@@ -360,7 +367,7 @@ impl Channel {
                 && bytes == payload
                 && Word1::decode(word1)
                     .is_some_and(|w| w.matches(position, salt, payload_crc(payload)))
-        })
+        }
     }
 
     /// Whether a sync that happened before this call has taken the acknowledgement along.

@@ -45,7 +45,7 @@ pub fn channel(setup: Setup) -> Arc<Channel> {
 /// # Panics
 ///
 /// If it was something else.
-#[must_use]
+#[allow(clippy::must_use_candidate)]
 pub fn message(received: Received) -> (u64, Vec<u8>) {
     match received {
         Received::Message {

@@ -382,8 +382,11 @@ impl<M: Memory> Log<M> {
     fn reached(&self, goal: Goal) -> bool {
         match goal {
             Goal::Commit(end) => self.commit() >= end,
-            // [O:completed_read] Acquire: E9, as the commit.
-            Goal::Round(number) => self.completed.load(Ordering::Acquire) >= number,
+            // [O:completed_read] Acquire: E9, pairs with [O:completed]; as the commit.
+            Goal::Round(number) => {
+                let read = weaken!("completed_read", Ordering::Acquire);
+                self.completed.load(read) >= number
+            }
             Goal::Room(needed) => self.ring.limit() >= needed,
             // [O:unsynced] Relaxed: the compare-exchange that follows decides.
             Goal::Permit(max_ops) => self.unsynced.load(Ordering::Relaxed) < max_ops,
@@ -469,7 +472,7 @@ impl<M: Memory> Log<M> {
     fn round(&self) {
         let unwinding = PoisonOnUnwind(self);
         // [O:begun] AcqRel: E11; the acknowledgements of whoever saw the count before this round are in it.
-        let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let number = self.begun.fetch_add(1, weaken!("begun", Ordering::AcqRel)) + 1;
         let (target, claims, stored) = {
             let mut pages = self.pages.lock();
             // Before the prefix: a head beyond the target would let the next leader's frames go.
@@ -506,7 +509,8 @@ impl<M: Memory> Log<M> {
         let recorded = pages.recorded();
         drop(pages);
         // [O:completed] Release: E9, pairs with [O:completed_read].
-        self.completed.store(number, Ordering::Release);
+        self.completed
+            .store(number, weaken!("completed", Ordering::Release));
         if self.is_synced_mode() && recorded.commit < target {
             // One round more records this commit, if nobody else does.
             self.timer.flag(PROGRESS);
@@ -647,8 +651,9 @@ impl<M: Memory> Log<M> {
 
     /// Reads a message that came back, lowest position first; `None` if there is none.
     pub(crate) fn read_returned(&self, buffer: &mut Vec<u8>) -> Option<Received> {
-        // [O:returned] Acquire: E12, pairs with the Release in `give_back`.
-        if self.returned_count.load(Ordering::Acquire) == 0 {
+        // [O:returned] Relaxed: a hint, ordered by the fences where somebody sleeps (E8) and by the status where
+        // somebody left (E10); the lock hands the positions over (E12).
+        if self.returned_count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let position = {
@@ -658,9 +663,9 @@ impl<M: Memory> Log<M> {
                 .enumerate()
                 .min_by_key(|(_, position)| **position)?;
             let position = returned.swap_remove(lowest);
-            // [O:returned] Release: E12, under the lock.
+            // [O:returned] Relaxed: written under the lock only.
             self.returned_count
-                .store(returned.len() as u32, Ordering::Release);
+                .store(returned.len() as u32, Ordering::Relaxed);
             position
         };
         match self.ring.read_again(position, buffer) {
@@ -674,9 +679,9 @@ impl<M: Memory> Log<M> {
         {
             let mut returned = self.returned.lock();
             returned.push(position);
-            // [O:returned] Release: E12, under the lock.
+            // [O:returned] Relaxed: written under the lock only.
             self.returned_count
-                .store(returned.len() as u32, Ordering::Release);
+                .store(returned.len() as u32, Ordering::Relaxed);
         }
         self.ring.readable.notify();
     }
@@ -726,14 +731,14 @@ impl<M: Memory> Log<M> {
             self.ring.room.notify();
         }
         // [O:begun] AcqRel: E11; a read-modify-write, so that the round that comes next sees what we did.
-        let begun = self.begun.fetch_add(0, Ordering::AcqRel);
+        let begun = self.begun.fetch_add(0, weaken!("begun", Ordering::AcqRel));
         self.drive(Goal::Round(begun + 1))
     }
 
     /// The rounds begun so far.
     pub(crate) fn rounds(&self) -> u64 {
-        // [O:begun] Acquire: a count, compared with an earlier one.
-        self.begun.load(Ordering::Acquire)
+        // [O:begun_read] Relaxed: a count, compared with an earlier one.
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// What the timer's thread does when its time has come; `flags` tells what for.

@@ -14,6 +14,9 @@ use loom::cell::UnsafeCell;
 use std::io;
 use std::sync::atomic as plain;
 
+// [O:none] For what loom does not see: the cells order it, or nothing has to.
+const PLAIN: plain::Ordering = plain::Ordering::Relaxed;
+
 #[derive(Debug)]
 struct Word {
     value: AtomicU64,
@@ -24,8 +27,8 @@ struct Word {
 }
 
 /// A cell without content: each access is one that loom checks.
-#[derive(Clone, Debug)]
-struct Stamp(Arc<UnsafeCell<()>>);
+#[derive(Debug)]
+struct Stamp(UnsafeCell<()>);
 
 // SAFETY: the cell holds nothing; loom checks every access to it.
 unsafe impl Send for Stamp {}
@@ -38,7 +41,7 @@ struct Image {
     /// Of each word, the value stored atomically and the one copied.
     words: Arc<Vec<[u64; 2]>>,
     /// Written by the sync, read by whoever relies on it: the sync must happen before.
-    stamp: Stamp,
+    stamp: Arc<Stamp>,
 }
 
 /// Words under loom's eyes, and durable images of them.
@@ -76,12 +79,12 @@ impl Modelled {
 
     /// The sync of this number fails, counted from 0.
     pub(crate) fn fail(&self, number: u64) {
-        self.failing.store(number, plain::Ordering::Relaxed);
+        self.failing.store(number, PLAIN);
     }
 
     /// Syncs that have begun.
     pub(crate) fn syncs(&self) -> u64 {
-        self.syncs.load(plain::Ordering::Relaxed)
+        self.syncs.load(PLAIN)
     }
 
     /// Whether one of the durable images is as `expected` says; the caller relies on it.
@@ -99,6 +102,12 @@ impl Modelled {
         })
     }
 
+    /// The same, for a caller that does not rely on it.
+    pub(crate) fn is_on_disk(&self, expected: impl Fn(&[[u64; 2]]) -> bool) -> bool {
+        let images = self.images.lock().unwrap_or_else(|e| e.into_inner());
+        images.iter().any(|image| expected(&image.words))
+    }
+
     fn at(&self, word: u64) -> &Word {
         &self.words[word as usize]
     }
@@ -114,9 +123,9 @@ impl Memory for Modelled {
     fn store(&self, word: u64, value: u64, order: Ordering) {
         // Shared: an atomic store may meet an atomic load, never a plain copy.
         self.at(word).access.with(|_| ());
-        self.at(word).atomic.store(true, plain::Ordering::Relaxed);
+        self.at(word).atomic.store(true, PLAIN);
         // Plain copies see it, too: of what damage left, a filler is stored word by word.
-        self.at(word).copied.store(value, plain::Ordering::Relaxed);
+        self.at(word).copied.store(value, PLAIN);
         // [O:forwarded] The order is the caller's.
         self.at(word).value.store(value, order);
     }
@@ -126,10 +135,8 @@ impl Memory for Modelled {
             let mut value = [0; WORD_LEN as usize];
             value[..chunk.len()].copy_from_slice(chunk);
             let word = self.at(word + i as u64);
-            word.access.with_mut(|_| {
-                word.copied
-                    .store(get_u64(&value, 0), plain::Ordering::Relaxed)
-            });
+            word.access
+                .with_mut(|_| word.copied.store(get_u64(&value, 0), PLAIN));
         }
     }
 
@@ -142,15 +149,15 @@ impl Memory for Modelled {
             let word = self.at(word + i as u64);
             let mut value = [0; WORD_LEN as usize];
             word.access
-                .with(|_| put_u64(&mut value, 0, word.copied.load(plain::Ordering::Relaxed)));
+                .with(|_| put_u64(&mut value, 0, word.copied.load(PLAIN)));
             chunk.copy_from_slice(&value[..chunk.len()]);
         }
     }
 
     /// Word by word: the stores of other threads fall on either side, as they do on a disk.
     fn sync(&self) -> io::Result<()> {
-        let number = self.syncs.fetch_add(1, plain::Ordering::Relaxed);
-        let failing = self.failing.load(plain::Ordering::Relaxed);
+        let number = self.syncs.fetch_add(1, PLAIN);
+        let failing = self.failing.load(PLAIN);
         if number == failing {
             return Err(io::Error::from_raw_os_error(
                 rustix::io::Errno::IO.raw_os_error(),
@@ -158,8 +165,8 @@ impl Memory for Modelled {
         }
         let mut words = Vec::with_capacity(self.words.len());
         for word in &self.words {
-            let copied = word.copied.load(plain::Ordering::Relaxed);
-            let value = if word.atomic.load(plain::Ordering::Relaxed) {
+            let copied = word.copied.load(PLAIN);
+            let value = if word.atomic.load(PLAIN) {
                 // [O:modelled_sync] Acquire: as strong as a system call.
                 word.value.load(Ordering::Acquire)
             } else {
@@ -168,7 +175,7 @@ impl Memory for Modelled {
             words.push([value, copied]);
         }
         if number < failing {
-            let stamp = Stamp(Arc::new(UnsafeCell::new(())));
+            let stamp = Arc::new(Stamp(UnsafeCell::new(())));
             stamp.0.with_mut(|_| ());
             let words = Arc::new(words);
             let mut images = self.images.lock().unwrap_or_else(|e| e.into_inner());

@@ -122,10 +122,10 @@ impl<M: Memory> Ring<M> {
     #[allow(unsafe_code)]
     fn write_and_publish(&self, position: u64, word1: Word1, payload: &[u8], state: State) {
         let word = self.layout.word(position);
-        let salt = self.life.salt;
-        // SAFETY: R3: these words are the caller's since its compare-exchange on the tail, and until
-        // the store below; E4 orders whatever others did with them before. `memory` checks the
-        // bounds.
+        let salt = self.life_at(position).salt;
+        // SAFETY: R3: these words are the caller's since its compare-exchange on the tail, or since it was
+        // given the damage that they hold, and until the store below; E4 orders whatever others did
+        // with them before. `memory` checks the bounds.
         unsafe {
             self.memory.copy_in(word + 1, &word1.encode().to_le_bytes());
             self.memory.copy_in(word + 2, payload);
@@ -136,9 +136,10 @@ impl<M: Memory> Ring<M> {
             .store(word, word0, weaken!("publish", Ordering::Release));
     }
 
-    fn publish_filler(&self, kind: Kind, position: u64, frame_bytes: u64) {
+    /// The same for a frame that holds nothing.
+    pub(super) fn publish_filler(&self, kind: Kind, position: u64, frame_bytes: u64) {
         let len = (frame_bytes - frame::FRAME_HEADER_LEN) as u32;
-        let word1 = Word1::new(kind, position, self.life.salt, len, 0);
+        let word1 = Word1::new(kind, position, self.life_at(position).salt, len, 0);
         self.write_and_publish(position, word1, &[], State::Acknowledged);
     }
 }

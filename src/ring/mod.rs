@@ -239,6 +239,7 @@ impl<M: Memory> Ring<M> {
         let lowest = damage.first().copied().unwrap_or(u64::MAX);
         // [O:barrier] Release: E7, pairs with [O:barrier_walk]; the filler that settles the damage
         // is written before.
-        self.barrier.store(lowest, Ordering::Release);
+        self.barrier
+            .store(lowest, crate::sync::weaken!("barrier", Ordering::Release));
     }
 }

@@ -136,10 +136,11 @@ impl<M: Memory> Ring<M> {
 
     /// Reads a message again that was handed out in this life and came back.
     pub(crate) fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Seen {
-        // [O:again] Acquire: E1; the first delivery saw it published, and the way back is a mutex.
+        // [O:again] Relaxed: the first delivery saw it published (E1), and nobody but the receiver has written
+        // the state since.
         let word0 = self
             .memory
-            .load(self.layout.word(position), Ordering::Acquire);
+            .load(self.layout.word(position), Ordering::Relaxed);
         match (
             frame::state_of(word0),
             self.read_published(position, Some(buffer)),
@@ -174,15 +175,8 @@ impl<M: Memory> Ring<M> {
     /// Writes an acknowledged filler over `[position, end)`, which lies in one life and does not cross
     /// the end of the ring: damage that was settled. The head may pass it then.
     pub(crate) fn settle(&self, position: u64, end: u64) {
-        let word = self.layout.word(position);
-        let salt = self.life_at(position).salt;
-        let filler = frame::filler(Kind::Abandoned, position, salt, end - position);
-        let word_of = |at| crate::format::get_u64(&filler, at);
-        // [O:settle] Relaxed, both: the holder of the damage owns these two words; nobody reads them
-        // before the barrier is gone, which is a Release (E7).
-        self.memory.store(word + 1, word_of(8), Ordering::Relaxed);
-        // [O:settle] Relaxed: as above.
-        self.memory.store(word, word_of(0), Ordering::Relaxed);
+        // The holder of the damage owns its words (R3): nobody reads them before the barrier is gone (E7).
+        self.publish_filler(Kind::Abandoned, position, end - position);
         self.let_pass(position);
     }
 
@@ -198,12 +192,11 @@ impl<M: Memory> Ring<M> {
         let (mut seen, mut moved) = (1, false);
         loop {
             moved |= self.walk();
-            // [O:advance_leave] Release on success: E6, the head for the next holder. Acquire on failure: E6,
-            // the acknowledgements of those who came meanwhile.
-            let (left, came) = (
-                Ordering::Release,
-                weaken!("advance_came", Ordering::Acquire),
-            );
+            // [O:advance_leave] Release, on success: E6, pairs with [O:advance_enter]; the head for the next.
+            let left = weaken!("advance_leave", Ordering::Release);
+            // [O:advance_came] Acquire, on failure: E6, pairs with [O:advance_enter]; the acknowledgements of
+            // those who came meanwhile.
+            let came = weaken!("advance_came", Ordering::Acquire);
             match self.back.advancers.compare_exchange(seen, 0, left, came) {
                 Ok(_) => return moved,
                 Err(now) => seen = now,
@@ -221,7 +214,10 @@ impl<M: Memory> Ring<M> {
             .cursor
             .load(weaken!("cursor_walk", Ordering::Acquire));
         // [O:barrier_walk] Acquire: E7, pairs with [O:barrier].
-        let stop = cursor.min(self.barrier.load(Ordering::Acquire));
+        let barrier = self
+            .barrier
+            .load(weaken!("barrier_walk", Ordering::Acquire));
+        let stop = cursor.min(barrier);
         let mut head = from;
         while head < stop {
             // [O:walk] Acquire: E2, pairs with [O:acknowledge].
