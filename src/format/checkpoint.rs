@@ -19,6 +19,21 @@ const FLAG_CLEAN: u32 = 1;
 const _: () = assert!(CHECKPOINT_LEN == 64);
 const _: () = assert!(CHECKPOINT_LEN as u64 <= super::SECTOR_LEN);
 
+/// As `docs/format.md` has them.
+#[cfg(test)]
+pub(super) const FIELDS: &[(&str, usize)] = &[
+    ("generation", GENERATION_AT),
+    ("head", HEAD_AT),
+    ("commit", COMMIT_AT),
+    ("tail", TAIL_AT),
+    ("base", BASE_AT),
+    ("messages not acknowledged", UNACKNOWLEDGED_AT),
+    ("of these, handed out", HANDED_OUT_AT),
+    ("flags", FLAGS_AT),
+    ("CRC-32", CRC_AT),
+    ("reserved", CRC_AT + 4),
+];
+
 /// What recovery starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Checkpoint {

@@ -21,6 +21,21 @@ const CRC_AT: usize = PAGE_LEN as usize - 4;
 
 const _: () = assert!(RESERVED_AT == 300, "docs/format.md");
 
+/// As `docs/format.md` has them.
+#[cfg(test)]
+pub(super) const FIELDS: &[(&str, usize)] = &[
+    ("magic", MAGIC_AT),
+    ("format version", VERSION_AT),
+    ("header length", HEADER_LEN_AT),
+    ("capacity", CAPACITY_AT),
+    ("channel id", CHANNEL_ID_AT),
+    ("codec", CODEC_AT),
+    ("length of the schema", SCHEMA_LEN_AT),
+    ("schema", SCHEMA_AT),
+    ("reserved", RESERVED_AT),
+    ("CRC-32", CRC_AT),
+];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// Bytes of ring; a power of two.

@@ -9,11 +9,33 @@ const MAGIC: [u8; 8] = *b"WALCLIFE";
 const MAGIC_AT: usize = 0;
 const CRC_AT: usize = MAGIC_AT + 8;
 const COUNT_AT: usize = CRC_AT + 4;
+const RESERVED_AT: usize = COUNT_AT + 4;
 const ENTRIES_AT: usize = 64;
-const ENTRY_LEN: usize = 32;
+const START_AT: usize = 0;
+const SALT_AT: usize = START_AT + 8;
+const TAG_AT: usize = SALT_AT + 8;
+const NUMBER_AT: usize = TAG_AT + 8;
+pub(super) const ENTRY_LEN: usize = NUMBER_AT + 8;
 pub(crate) const TABLE_LEN: usize = (TABLE_PAGES * PAGE_LEN) as usize;
 /// Lives that a table holds.
 pub(crate) const LIVES_MAX: usize = (TABLE_LEN - ENTRIES_AT) / ENTRY_LEN;
+
+/// As `docs/format.md` has them.
+#[cfg(test)]
+pub(super) const FIELDS: &[(&str, usize)] = &[
+    ("magic", MAGIC_AT),
+    ("CRC-32", CRC_AT),
+    ("number of lives", COUNT_AT),
+    ("reserved", RESERVED_AT),
+    ("lives", ENTRIES_AT),
+];
+#[cfg(test)]
+pub(super) const LIFE_FIELDS: &[(&str, usize)] = &[
+    ("start", START_AT),
+    ("salt", SALT_AT),
+    ("tag", TAG_AT),
+    ("number", NUMBER_AT),
+];
 
 const _: () = assert!(LIVES_MAX == 1022, "docs/format.md");
 
@@ -93,10 +115,10 @@ impl Lives {
         put_u32(&mut bytes, COUNT_AT, self.0.len() as u32);
         for (i, life) in self.0.iter().enumerate() {
             let at = ENTRIES_AT + i * ENTRY_LEN;
-            put_u64(&mut bytes, at, life.start);
-            put_u64(&mut bytes, at + 8, life.salt);
-            put_u64(&mut bytes, at + 16, life.tag);
-            put_u64(&mut bytes, at + 24, life.number);
+            put_u64(&mut bytes, at + START_AT, life.start);
+            put_u64(&mut bytes, at + SALT_AT, life.salt);
+            put_u64(&mut bytes, at + TAG_AT, life.tag);
+            put_u64(&mut bytes, at + NUMBER_AT, life.number);
         }
         let crc = Self::crc(&bytes);
         put_u32(&mut bytes, CRC_AT, crc);
@@ -123,7 +145,7 @@ impl Lives {
             return Err(PageFault::Field("count"));
         }
         let used = ENTRIES_AT + count * ENTRY_LEN;
-        if bytes[COUNT_AT + 4..ENTRIES_AT]
+        if bytes[RESERVED_AT..ENTRIES_AT]
             .iter()
             .chain(&bytes[used..])
             .any(|b| *b != 0)
@@ -134,10 +156,10 @@ impl Lives {
         for i in 0..count {
             let at = ENTRIES_AT + i * ENTRY_LEN;
             let life = Life {
-                start: get_u64(bytes, at),
-                salt: get_u64(bytes, at + 8),
-                tag: get_u64(bytes, at + 16),
-                number: get_u64(bytes, at + 24),
+                start: get_u64(bytes, at + START_AT),
+                salt: get_u64(bytes, at + SALT_AT),
+                tag: get_u64(bytes, at + TAG_AT),
+                number: get_u64(bytes, at + NUMBER_AT),
             };
             if life.start & FRAME_ALIGN_MASK != 0 || life.start >= POSITION_MAX {
                 return Err(PageFault::Field("start"));
