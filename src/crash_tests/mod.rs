@@ -1,13 +1,16 @@
 //! Recovery and format under power cuts, kills and hostile files: a channel over a simulated medium,
 //! driven from one thread, and the images that a crash at any moment could leave.
 //!
-//! `timelines` tells single stories, `campaign` random ones, `hostile` what no crash leaves.
+//! `timelines` tells single stories, `rot` those of damage, `campaign` random ones, `hostile` what no crash
+//! leaves.
 
 #![allow(clippy::unwrap_used)]
 
+mod blocks;
 mod campaign;
 mod hostile;
 mod oracle;
+mod rot;
 mod timelines;
 
 use crate::channel::{self, Channel, Incoming, Reading};
