@@ -312,6 +312,10 @@ fn a_state_directory_is_for_the_same_paths() {
     assert!(!output.status.success());
     assert!(text(output.stderr).contains("other paths"));
     finish(start(&state, &one, "flush-only", 1));
+    let output = start(&state, &other, "flush-only", 1)
+        .wait_with_output()
+        .unwrap();
+    assert!(!output.status.success(), "done, but for other paths");
 }
 
 #[test]

@@ -341,6 +341,28 @@ fn arguments() -> Result<Option<Arguments>> {
     Ok(Some(parsed))
 }
 
+/// The answer: the sum of all records, if these are all.
+fn add_up(state: &State, text_bytes: u64) -> Result<Vec<(String, u64)>> {
+    let mut ranges = Ranges::default();
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    state.read_logs(|row| {
+        match row {
+            Row::Range(file, start, end) => ranges.insert(file, start, end)?,
+            Row::Count(word, count) => match counts.get_mut(word) {
+                Some(sum) => *sum += count,
+                None => drop(counts.insert(word.to_owned(), count)),
+            },
+        }
+        Ok(())
+    })?;
+    if ranges.bytes() != text_bytes {
+        return Err(format!("{} of {text_bytes} bytes are counted", ranges.bytes()).into());
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_unstable();
+    Ok(counts)
+}
+
 fn ingest(arguments: Arguments) -> Result<()> {
     let began = Instant::now();
     let Arguments {
@@ -351,6 +373,7 @@ fn ingest(arguments: Arguments) -> Result<()> {
     } = arguments;
     let state = State::new(state)?;
     if state.answer().exists() {
+        state.files(&paths)?;
         // The last run may have been killed between the answer and this.
         state.clean()?;
         println!("done before: {}", state.answer().display());
@@ -395,7 +418,7 @@ fn ingest(arguments: Arguments) -> Result<()> {
     bar.set_position(counted.bytes());
     bar.reset_eta();
     let logs = state.open_logs(workers)?;
-    let (sent, messages) = std::thread::scope(|scope| {
+    let (sent, messages) = std::thread::scope(|scope| -> Result<_> {
         let (files, known, bar) = (&files, &known, &bar);
         let sender = scope.spawn(move || send_lines(files, known, &tx));
         let (to_workers, batches) = crossbeam_channel::bounded(workers);
@@ -412,32 +435,12 @@ fn ingest(arguments: Arguments) -> Result<()> {
             worker.join().map_err(|_| "a worker panicked")??;
         }
         let messages = messages?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((
-            sender.join().map_err(|_| "the sender panicked")??,
-            messages,
-        ))
+        let sent = sender.join().map_err(|_| "the sender panicked")??;
+        Ok((sent, messages))
     })?;
     bar.finish_and_clear();
 
-    // The answer: the sum of all records, if they are all there.
-    let mut ranges = Ranges::default();
-    let mut counts: HashMap<String, u64> = HashMap::new();
-    state.read_logs(|row| {
-        match row {
-            Row::Range(file, start, end) => ranges.insert(file, start, end)?,
-            Row::Count(word, count) => match counts.get_mut(word) {
-                Some(sum) => *sum += count,
-                None => drop(counts.insert(word.to_owned(), count)),
-            },
-        }
-        Ok(())
-    })?;
-    if ranges.bytes() != sent.text_bytes {
-        let (counted, wanted) = (ranges.bytes(), sent.text_bytes);
-        return Err(format!("{counted} of {wanted} bytes are counted").into());
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_unstable();
+    let counts = add_up(&state, sent.text_bytes)?;
     let (words, different) = (counts.iter().map(|(_, n)| n).sum::<u64>(), counts.len());
     let rows = counts
         .into_iter()
