@@ -250,15 +250,16 @@ fn killed_runs_give_the_answer(durability: &str, kills: u32, corpus_of: fn(&Path
                 end_within(&mut child, patience)
             };
             out.read_to_string(&mut printed).unwrap();
+            let mut err = String::new();
+            child
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut err)
+                .unwrap();
+            assert_eq!(err, "", "after {printed}");
             if let Some(status) = ended {
-                let mut err = String::new();
-                child
-                    .stderr
-                    .take()
-                    .unwrap()
-                    .read_to_string(&mut err)
-                    .unwrap();
-                assert!(status.success(), "{status}\n{printed}\n{err}");
+                assert!(status.success(), "{status}\n{printed}");
                 check(&state, &expected, &printed);
                 break;
             }

@@ -145,6 +145,15 @@ fn send_file(
         if line.is_empty() {
             break;
         }
+        if known.last().is_some_and(|last| (file, offset) < last) {
+            if sent.lost == 0 {
+                eprintln!(
+                    "the channel lost lines, from {} {offset} on",
+                    path.display()
+                );
+            }
+            sent.lost += 1;
+        }
         let len = line.len() as u32;
         let text = String::from_utf8_lossy(&line).into_owned();
         tx.send(Line {
@@ -153,7 +162,6 @@ fn send_file(
             len,
             text,
         })?;
-        sent.lost += u64::from(known.last().is_some_and(|last| (file, offset) < last));
         sent.messages += 1;
         sent.bytes += u64::from(len);
         offset += u64::from(len);
