@@ -45,6 +45,10 @@ pub(crate) struct Channel<M: Memory> {
 pub(crate) struct Reading {
     reader: Reader,
     backlog: Option<Backlog>,
+    /// Messages that recovery counted in the backlog, and those that were in it: some of the former may turn
+    /// out to be damaged.
+    counted: u64,
+    found: u64,
     /// The payload of what was read last.
     pub(crate) payload: Vec<u8>,
 }
@@ -318,6 +322,8 @@ pub(crate) fn without_thread<M: Memory>(
     let reading = Reading {
         reader: ring.reader(),
         backlog: (tail > head).then(|| Backlog::new(head, tail, capacity)),
+        counted: unacknowledged,
+        found: 0,
         payload: Vec::new(),
     };
     let channel = Channel {
@@ -404,9 +410,11 @@ impl<M: Memory + Medium> Channel<M> {
                 Err(error) => return Some(Incoming::Failed(error)),
             };
             let end = backlog.cursor();
+            let ended = backlog.is_at_end();
             let incoming = match item {
                 Item::Filler => None,
                 Item::Message { position, state } => {
+                    reading.found += 1;
                     Some(Incoming::Message(ring.hand_out(position, state)))
                 }
                 Item::Damage { position } => {
@@ -416,6 +424,9 @@ impl<M: Memory + Medium> Channel<M> {
                 }
             };
             ring.pass(&mut reading.reader, end);
+            if ended {
+                ring.correct_counts(reading.counted, reading.found);
+            }
             if incoming.is_some() {
                 return incoming;
             }

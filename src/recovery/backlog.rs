@@ -42,6 +42,11 @@ impl Backlog {
         self.at
     }
 
+    /// Whether the last item was given.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at >= self.end
+    }
+
     /// The next item; `None` at the end. After an error the same item is tried again.
     pub(crate) fn next(
         &mut self,

@@ -210,6 +210,21 @@ impl<M: Memory> Ring<M> {
             .saturating_sub(acknowledged)
     }
 
+    /// Called by the receiver when it has passed what earlier lives left: `counted` messages were expected
+    /// there, `found` were handed out. The rest was damaged, and takes no part of the bound any more.
+    pub(crate) fn correct_counts(&self, counted: u64, found: u64) {
+        if counted == found {
+            return;
+        }
+        // [O:counts] Relaxed: a count that only the receiver writes.
+        self.reading.handed_out.store(found, Ordering::Relaxed);
+        // [O:counts] Relaxed: a count; no data hangs on it. Wraps where more was found.
+        self.front
+            .admitted
+            .fetch_add(found.wrapping_sub(counted), Ordering::Relaxed);
+        self.room.notify();
+    }
+
     /// Lets producers claim up to `limit`. Callers hold the lock of the checkpoint pages, so limits
     /// are raised one after another; never lowered.
     pub(crate) fn raise_limit(&self, limit: u64) {
