@@ -7,7 +7,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 use support::{every_durability, flush, watchdog, with};
-use walchan::{Delivery, Durability, Error, ReceiverOptions, TrySendError};
+use walchan::{Delivery, Durability, Error, ReceiverOptions};
 
 fn every(max_ops: usize, max_delay: Duration) -> Durability {
     Durability::SyncEvery { max_ops, max_delay }
@@ -240,7 +240,7 @@ fn an_idle_channel_records_its_sends_and_acknowledgements_by_itself() {
         while !recorded() {
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(tx.try_send(9), Ok::<(), TrySendError<u64>>(()));
+        assert_eq!(tx.try_send(9), Ok(()));
     }
 }
 
