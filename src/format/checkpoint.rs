@@ -1,7 +1,7 @@
 //! The checkpoint: 64 bytes at the start of a page of its own, two pages written alternately.
 
 use super::{COUNT_MAX, FRAME_ALIGN_MASK, POSITION_MAX, PageFault};
-use super::{get_u32, get_u64, put_u32, put_u64};
+use super::{get_u32, get_u64, is_zero, put_u32, put_u64};
 
 const GENERATION_AT: usize = 0;
 const HEAD_AT: usize = GENERATION_AT + 8;
@@ -81,7 +81,7 @@ impl Checkpoint {
         {
             return Err(PageFault::Checksum);
         }
-        if page[CRC_AT + 4..].iter().any(|b| *b != 0) {
+        if !is_zero(&page[CRC_AT + 4..]) {
             return Err(PageFault::Reserved);
         }
         let flags = get_u32(page, FLAGS_AT);

@@ -1,7 +1,7 @@
 //! The identity page: written once, when the file is made.
 
 use super::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN, PAGE_LEN, PageFault};
-use super::{get_u32, get_u64, put_u32, put_u64};
+use super::{get_u32, get_u64, is_zero, put_u32, put_u64};
 
 /// As in PNG: a byte with the high bit, the name, and line ends that a text transfer would change.
 pub(crate) const MAGIC: [u8; 8] = *b"\x89WALC\r\n\x1a";
@@ -89,8 +89,7 @@ impl Identity {
         let schema_len = usize::from(page[SCHEMA_LEN_AT]);
         let schema = std::str::from_utf8(&page[SCHEMA_AT..SCHEMA_AT + schema_len])
             .map_err(|_| PageFault::Field("schema"))?;
-        let unused = page[SCHEMA_AT + schema_len..CRC_AT].iter();
-        if unused.copied().any(|b| b != 0) {
+        if !is_zero(&page[SCHEMA_AT + schema_len..CRC_AT]) {
             return Err(PageFault::Reserved);
         }
         let mut channel_id = [0; 16];

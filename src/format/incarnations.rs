@@ -3,7 +3,7 @@
 
 use super::frame::is_salt;
 use super::{COUNT_MAX, FRAME_ALIGN_MASK, PAGE_LEN, POSITION_MAX, PageFault, TABLE_PAGES};
-use super::{get_u32, get_u64, put_u32, put_u64};
+use super::{get_u32, get_u64, is_zero, put_u32, put_u64};
 
 const MAGIC: [u8; 8] = *b"WALCLIFE";
 const MAGIC_AT: usize = 0;
@@ -145,11 +145,7 @@ impl Lives {
             return Err(PageFault::Field("count"));
         }
         let used = ENTRIES_AT + count * ENTRY_LEN;
-        if bytes[RESERVED_AT..ENTRIES_AT]
-            .iter()
-            .chain(&bytes[used..])
-            .any(|b| *b != 0)
-        {
+        if !is_zero(&bytes[RESERVED_AT..ENTRIES_AT]) || !is_zero(&bytes[used..]) {
             return Err(PageFault::Reserved);
         }
         let mut lives: Vec<Life> = Vec::with_capacity(count);
