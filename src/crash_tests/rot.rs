@@ -33,6 +33,17 @@ fn a_bit_that_rots_in_frame_450_of_900_is_reported_and_hides_no_other() {
         assert_eq!(expected, 900);
         let at = ids[450].position();
         assert_eq!(corrupt, [(at, at + 32)], "bit {bit}");
+        if bit < 64 {
+            // The scan saw it, too.
+            assert_eq!(life.report.kept(), 899);
+            let told: Vec<String> = life
+                .report
+                .damaged()
+                .iter()
+                .map(|d| d.to_string())
+                .collect();
+            assert_eq!(told, [format!("32 bytes at position {at}")]);
+        }
     }
 }
 
@@ -203,6 +214,12 @@ fn a_length_bit_that_points_to_another_frame_hides_neither() {
             let others: Vec<u64> = (0..20).filter(|n| *n != damaged as u64).collect();
             assert_eq!(seen, others, "frame {damaged}, bit {bit}");
             assert_eq!(corrupt, [ids[damaged].position()], "bit {bit}");
+            if bit == 4 {
+                // It points into the next frame, so the scan saw that it lies.
+                let told: Vec<u64> = life.report.damaged().iter().map(|d| d.position()).collect();
+                assert_eq!(told, [ids[damaged].position()]);
+                assert_eq!(life.report.kept(), 19);
+            }
         }
     }
 }
