@@ -17,9 +17,8 @@ use crate::channel::{self, Channel, Incoming, Reading};
 use crate::durability::timer::PROGRESS;
 use crate::durability::{Mode, SendFailure, Wait};
 use crate::error::Error;
-use crate::format::SECTOR_LEN;
 use crate::format::identity::Identity;
-use crate::memory::simulated::Simulated;
+use crate::memory::simulated::{SECTOR_LEN, Simulated};
 use crate::message_id::MessageId;
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
 use crate::ring::Layout;
@@ -247,4 +246,4 @@ fn images(medium: &Simulated, moment: usize, most: usize, rng: &mut Rng) -> Vec<
     }
 }
 
-const _: () = assert!(SECTOR_LEN == 512);
+const _: () = assert!(SECTOR_LEN == crate::format::SECTOR_LEN);

@@ -222,6 +222,21 @@ fn recovery_of_a_clean_file_killed_at_any_step_finds_the_same() {
 }
 
 #[test]
+fn recovery_of_a_file_with_many_lives_killed_at_any_step_finds_the_same() {
+    let mut rng = Rng(24);
+    let capacity = 2048;
+    let mut image = new_image(capacity, &mut rng);
+    // A table of several sectors can be torn.
+    for n in 0..40 {
+        let life = Life::on(&image, capacity, Mode::FlushOnly, &mut rng).unwrap();
+        life.send(&numbered(n)).unwrap();
+        image = life.medium.killed();
+    }
+    let expected: Vec<u64> = (0..40).collect();
+    crash_recovery(&image, capacity, &expected, &mut rng);
+}
+
+#[test]
 fn recovery_after_a_failed_sync_makes_durable_what_only_the_cache_holds() {
     let mut rng = Rng(10);
     for _ in 0..20 {

@@ -4,11 +4,13 @@
 #![allow(clippy::disallowed_types)] // never under loom
 
 use super::{Medium, Memory, WORD_LEN};
-use crate::format::{SECTOR_LEN, get_u64};
 use crate::sync::Ordering;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The medium writes this much at once, or nothing of it.
+pub(crate) const SECTOR_LEN: u64 = 512;
 
 /// What happened to the medium, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,7 +188,7 @@ impl Memory for Simulated {
     fn load(&self, word: u64, _: Ordering) -> u64 {
         let mut bytes = [0; WORD_LEN as usize];
         self.read(word * WORD_LEN, &mut bytes);
-        get_u64(&bytes, 0)
+        u64::from_le_bytes(bytes)
     }
 
     fn store(&self, word: u64, value: u64, _: Ordering) {
