@@ -75,14 +75,18 @@ fn a_frame_never_crosses_the_end() {
 }
 
 // Threads: a sender for whose frame the ring is full and too short at its end, and the receiver, which acknowledges.
-// The sender may sleep. It must get its room, padding included, and no more than the head allows.
+// The sender may sleep, and must not wake itself. It must get its room, padding included, and no more than the head
+// allows.
 #[test]
 fn a_full_ring_that_wraps_waits_for_the_head() {
     model(
         "a_full_ring_that_wraps_waits_for_the_head",
         "full while wrapping: a sender sleeps until the head makes room for padding and frame",
         || {
-            let log = channel(flush_only());
+            let log = channel(Setup {
+                bound: 8,
+                ..flush_only()
+            });
             let mut receiver = log.receiver();
             for payload in [[1; 32], [2; 32]] {
                 log.send(&payload).unwrap();

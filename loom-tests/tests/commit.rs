@@ -147,3 +147,27 @@ fn a_message_is_shown_only_when_it_is_durable() {
         },
     );
 }
+
+// Threads: three synced senders. Groups of any size may form behind any leader. At each Ok the frame must be durable, and
+// nobody may hang.
+#[test]
+fn three_senders_share_rounds() {
+    model(
+        "three_senders_share_rounds",
+        "three synced senders: any grouping, each durable at its `Ok`",
+        || {
+            let log = channel(Setup::default());
+            let send = |log: &Channel| {
+                let position = log.send(b"").unwrap();
+                assert!(log.frame_is_durable(position, b""));
+            };
+            let others = [(); 2].map(|()| spawn(&log, send));
+            send(&log);
+            for other in others {
+                other.join().unwrap();
+            }
+            assert_eq!(log.commit(), 48);
+            assert!(log.syncs() <= 3);
+        },
+    );
+}

@@ -33,6 +33,31 @@ fn a_try_send_syncs_for_room() {
     );
 }
 
+// Threads: a synced sender, asleep at a full ring, and the holder of the first message, who acknowledges it. The sender must
+// be woken, and sync before it takes the space: the disk must know of the head.
+#[test]
+fn synced_space_is_reused_behind_a_durable_head() {
+    model(
+        "synced_space_is_reused_behind_a_durable_head",
+        "SyncPerSend, a sender asleep for room: it syncs the acknowledgement, then takes the space",
+        || {
+            let log = channel(Setup {
+                capacity: 64,
+                ..Setup::default()
+            });
+            for _ in 0..4 {
+                log.send(b"").unwrap();
+            }
+            message(log.try_receive(&mut log.receiver()).unwrap());
+            let holder = spawn(&log, |log| log.acknowledge(0));
+            assert_eq!(log.send(b"").unwrap(), 64);
+            assert!(log.checkpoint_is_durable(16, 64));
+            assert!(log.frame_is_durable(64, b""));
+            holder.join().unwrap();
+        },
+    );
+}
+
 // Threads: a sender at a full ring under FlushOnly, and the holder of the messages, who acknowledges them. The sender gets
 // room without any sync, and the limit is never more than a capacity beyond the head.
 #[test]
