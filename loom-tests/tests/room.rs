@@ -58,6 +58,33 @@ fn synced_space_is_reused_behind_a_durable_head() {
     );
 }
 
+// Threads: a synced sender, and the holder of an earlier message, who acknowledges it maybe while the disk works. The space
+// must not be free before a sync that began with that head has ended.
+#[test]
+fn the_limit_follows_the_disk_and_not_the_head() {
+    model(
+        "the_limit_follows_the_disk_and_not_the_head",
+        "an acknowledgement during a sync: its space is free after the next one, not after this",
+        || {
+            let log = channel(Setup {
+                capacity: 64,
+                ..Setup::default()
+            });
+            for _ in 0..3 {
+                log.send(b"").unwrap();
+            }
+            message(log.try_receive(&mut log.receiver()).unwrap());
+            let holder = spawn(&log, |log| log.acknowledge(0));
+            log.send(b"").unwrap();
+            if let Some(claim) = log.claim(0) {
+                assert!(log.checkpoint_is_durable(16, 0));
+                claim.publish(b"");
+            }
+            holder.join().unwrap();
+        },
+    );
+}
+
 // Threads: a sender at a full ring under FlushOnly, and the holder of the messages, who acknowledges them. The sender gets
 // room without any sync, and the limit is never more than a capacity beyond the head.
 #[test]
