@@ -312,7 +312,8 @@ fn a_full_table_has_room_after_a_kill_behind_the_acknowledgement_of_the_oldest()
     for life in 0..1_030 {
         let (tx, rx) = open(&path);
         tx.send(life).ok();
-        rx.try_iter().for_each(Delivery::leave);
+        Delivery::leave(rx.recv().unwrap());
+        rx.try_iter().for_each(drop);
     }
     let (_tx, rx) = open(&path);
     rx.try_iter().for_each(drop);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use walchan::{Durability, Options};
 
 /// The longest that a test may hang before the process ends with its name.
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "stress") { 3_600 } else { 120 });
 
 /// Ends the process with a message when it is not dropped in time.
 pub struct Watchdog {
