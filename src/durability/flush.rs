@@ -1,0 +1,68 @@
+//! `FlushOnly`: checkpoints without syncs, and the pins that need some.
+
+use super::Log;
+use super::timer::PROGRESS;
+use crate::memory::Memory;
+use crate::sync::Ordering;
+use std::io;
+
+impl<M: Memory> Log<M> {
+    /// Stores a checkpoint when the head has moved a quarter of the ring since the last.
+    pub(super) fn flush_quarter(&self) {
+        let head = self.ring.head();
+        // [O:stored_head] Relaxed: a hint; looked at again under the lock.
+        let stored = self.stored_head.load(Ordering::Relaxed);
+        if head.saturating_sub(stored) < self.ring.capacity() / 4 {
+            return;
+        }
+        // Whoever has the lock stores or syncs one.
+        let Some(mut pages) = self.pages.try_lock() else {
+            return;
+        };
+        let head = self.ring.head();
+        if head > pages.newest().head {
+            self.store_checkpoint(&mut pages, head, self.ring.tail(), false);
+            self.raise_limit(&pages);
+        }
+        if pages.is_pinned() && self.commit() <= head {
+            drop(pages);
+            self.timer.flag(PROGRESS);
+        }
+    }
+
+    /// Raises the limit as far as the head allows.
+    pub(super) fn flush_room(&self) -> io::Result<()> {
+        let mut pages = self.pages.lock();
+        if pages.is_pinned() {
+            drop(pages);
+            return self.lift();
+        }
+        for _ in 0..2 {
+            let head = self.ring.head();
+            if pages.floor() < head {
+                self.store_checkpoint(&mut pages, head, self.ring.tail(), false);
+            }
+        }
+        self.raise_limit(&pages);
+        drop(pages);
+        self.ring.room.notify();
+        Ok(())
+    }
+
+    /// Replaces the checkpoints that have a commit above their head, durably: one round for each page.
+    pub(super) fn lift(&self) -> io::Result<()> {
+        for _ in 0..2 {
+            self.sync_progress()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush_quarter_or_lift(&self) -> io::Result<()> {
+        let pages = self.pages.lock();
+        if pages.is_pinned() && self.commit() <= self.ring.head() {
+            drop(pages);
+            return self.lift();
+        }
+        Ok(())
+    }
+}

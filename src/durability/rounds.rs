@@ -1,0 +1,261 @@
+//! Rounds of the leader: checkpoint, sync, commit; and what asks for them.
+
+use super::pages::Pages;
+use super::timer::{HURRY, PROGRESS, SENT};
+use super::{Goal, Log, Mode, POISONED, Turn};
+use crate::format::checkpoint::Checkpoint;
+use crate::memory::Memory;
+use crate::sync::{MutexGuard, Ordering, weaken};
+use std::io;
+
+impl<M: Memory> Log<M> {
+    pub(super) fn reached(&self, goal: Goal) -> bool {
+        match goal {
+            Goal::Commit(end) => self.commit() >= end,
+            // [O:completed_read] Acquire: E9, pairs with [O:completed]; as the commit.
+            Goal::Round(number) => {
+                let read = weaken!("completed_read", Ordering::Acquire);
+                self.completed.load(read) >= number
+            }
+            Goal::Room(needed) => self.ring.limit() >= needed,
+            // [O:unsynced] Relaxed: the compare-exchange that follows decides.
+            Goal::Permit(max_ops) => self.unsynced.load(Ordering::Relaxed) < max_ops,
+        }
+    }
+
+    /// Waits until the goal is reached, leading rounds where nobody else does.
+    pub(super) fn drive(&self, goal: Goal) -> io::Result<()> {
+        loop {
+            let role = match self.synced.wait(None, || self.turn(goal)) {
+                Some(Turn::Lead(role)) => role,
+                Some(Turn::Reached) => return Ok(()),
+                Some(Turn::Failed) | None => return self.check(),
+            };
+            if matches!(goal, Goal::Commit(_) | Goal::Permit(_)) && !self.would_commit() {
+                // A claim that is not published is in the way: give up the role before waiting for it.
+                // Nobody who waits here takes the role, so nobody here keeps it from another.
+                self.resign(role);
+                self.ring.published.wait(None, || {
+                    let go_on =
+                        self.would_commit() || self.reached(goal) || self.has_status(POISONED);
+                    go_on.then_some(())
+                });
+                continue;
+            }
+            self.round();
+            self.resign(role);
+            // The commit and the permits are what those who wait for a hole to close look at, too.
+            self.ring.published.notify_behind_fence();
+            self.ring.room.notify_behind_fence();
+            if self.mode == Mode::PerSend {
+                self.ring.readable.notify_behind_fence();
+            }
+        }
+    }
+
+    /// What a caller with this goal is to do now; `None`: wait for the leader.
+    pub(super) fn turn(&self, goal: Goal) -> Option<Turn<'_>> {
+        if self.reached(goal) {
+            return Some(Turn::Reached);
+        }
+        if self.has_status(POISONED) {
+            return Some(Turn::Failed);
+        }
+        let role = self.leader.try_lock()?;
+        // Again, behind the role: the last leader may have failed since we looked, and what the disk
+        // says after a failed sync is not to be believed.
+        let turn = if self.has_status(POISONED) {
+            Turn::Failed
+        } else if self.reached(goal) {
+            Turn::Reached
+        } else {
+            return Some(Turn::Lead(role));
+        };
+        self.resign(role);
+        Some(turn)
+    }
+
+    /// Gives up the role of the leader; whoever was refused it must be told.
+    pub(super) fn resign(&self, role: MutexGuard<'_, ()>) {
+        drop(role);
+        self.synced.notify();
+    }
+
+    /// Where the leader goes on following the published prefix. The lock of the pages keeps what lies
+    /// behind it from being reclaimed.
+    pub(super) fn frontier(&self, pages: &Pages) -> u64 {
+        if self.is_synced_mode() {
+            pages.scanned
+        } else {
+            pages.scanned.max(self.ring.head())
+        }
+    }
+
+    /// Whether a round would raise the commit. If not, whatever a caller waits for is not published.
+    pub(super) fn would_commit(&self) -> bool {
+        let pages = self.pages.lock();
+        let frontier = self.frontier(&pages);
+        frontier > self.commit() || self.ring.is_published(frontier)
+    }
+
+    /// One round: checkpoint, sync, commit. A failure or a panic poisons the channel.
+    pub(super) fn round(&self) {
+        let unwinding = PoisonOnUnwind(self);
+        // [O:begun] AcqRel: E11; the acknowledgements of whoever saw the count before this round are in it.
+        let number = self.begun.fetch_add(1, weaken!("begun", Ordering::AcqRel)) + 1;
+        let (target, claims, stored) = {
+            let mut pages = self.pages.lock();
+            // Before the prefix: a head beyond the target would let the next leader's frames go.
+            let head = self.ring.head();
+            let frontier = self.frontier(&pages);
+            let (target, claims) = self.ring.published_prefix(frontier);
+            let stored = self.store_checkpoint(&mut pages, head, target.max(head), false);
+            pages.sync_begins();
+            (target, claims, stored)
+        };
+        match self.ring.memory().sync() {
+            Ok(()) => self.completed(number, target, claims, &stored),
+            Err(error) => self.poison(&error),
+        }
+        std::mem::forget(unwinding);
+    }
+
+    /// After the sync of a round.
+    pub(super) fn completed(&self, number: u64, target: u64, claims: u64, stored: &Checkpoint) {
+        // [O:commit_own] Relaxed: only the leader writes it.
+        if target > self.commit.load(Ordering::Relaxed) {
+            // [O:commit] Release: E9, pairs with [O:commit_read]; comes after the sync that it reports.
+            self.commit
+                .store(target, weaken!("commit", Ordering::Release));
+        }
+        if let Mode::Every { .. } = self.mode {
+            // [O:unsynced] Relaxed: each of these claims took one.
+            self.unsynced.fetch_sub(claims, Ordering::Relaxed);
+        }
+        let mut pages = self.pages.lock();
+        pages.scanned = target;
+        pages.sync_completed(stored);
+        self.raise_limit(&pages);
+        let recorded = pages.recorded();
+        drop(pages);
+        // [O:completed] Release: E9, pairs with [O:completed_read].
+        self.completed
+            .store(number, weaken!("completed", Ordering::Release));
+        if self.is_synced_mode() && recorded.commit < target {
+            // One round more records this commit, if nobody else does.
+            self.timer.flag(PROGRESS);
+        }
+    }
+
+    pub(super) fn raise_limit(&self, pages: &Pages) {
+        let floor = if self.is_synced_mode() {
+            pages.recorded().head
+        } else {
+            pages.floor()
+        };
+        self.ring.raise_limit(floor + self.ring.capacity());
+    }
+
+    /// Stores a checkpoint into the older page. Both `head` and the commit are already true, so early
+    /// writeback of the page harms nothing.
+    pub(super) fn store_checkpoint(
+        &self,
+        pages: &mut Pages,
+        head: u64,
+        tail: u64,
+        clean: bool,
+    ) -> Checkpoint {
+        // In `FlushOnly` too: a commit above the head is only ever one that a sync has reached.
+        let commit = self.commit().max(head);
+        let newest = pages.newest();
+        let checkpoint = Checkpoint {
+            generation: newest.generation + 1,
+            head,
+            commit,
+            tail: tail.max(commit),
+            base: newest.base,
+            unacknowledged: if clean { self.ring.unacknowledged() } else { 0 },
+            handed_out: if clean {
+                self.ring.handed_out().min(u64::from(u32::MAX)) as u32
+            } else {
+                0
+            },
+            clean,
+        };
+        let page = pages.store(checkpoint);
+        self.ring
+            .memory()
+            .store_words(self.ring.layout().checkpoints[page], &checkpoint.encode());
+        // [O:stored_head] Relaxed: a hint for when to store the next; the lock orders the rest.
+        self.stored_head.store(head, Ordering::Relaxed);
+        checkpoint
+    }
+
+    /// Returns when all that was sent before the call, by anyone, is on stable storage.
+    pub(crate) fn sync_sent(&self) -> io::Result<()> {
+        self.check()?;
+        self.drive(Goal::Commit(self.ring.tail()))
+    }
+
+    /// Returns when all that was acknowledged before the call is, too.
+    pub(crate) fn sync_progress(&self) -> io::Result<()> {
+        self.check()?;
+        if self.ring.advance() {
+            self.ring.room.notify();
+        }
+        // [O:begun] AcqRel: E11; a read-modify-write, so that the round that comes next sees what we did.
+        let begun = self.begun.fetch_add(0, weaken!("begun", Ordering::AcqRel));
+        self.drive(Goal::Round(begun + 1))
+    }
+
+    /// The rounds begun so far.
+    pub(crate) fn rounds(&self) -> u64 {
+        // [O:begun_read] Relaxed: a count, compared with an earlier one.
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// What the timer's thread does when its time has come; `flags` tells what for.
+    pub(crate) fn on_timer(&self, flags: u32) -> io::Result<()> {
+        if flags & (SENT | HURRY) != 0 {
+            self.sync_sent()?;
+        }
+        if flags & PROGRESS != 0 {
+            if self.ring.advance() {
+                self.ring.room.notify();
+            }
+            if self.is_synced_mode() {
+                // Even if the head did not move: acknowledgements behind it are to last, too.
+                self.sync_progress()?;
+            } else {
+                self.flush_quarter_or_lift()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the life in order: everything is synced, then a clean checkpoint says so. Nobody else uses the
+    /// log any more.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        self.check()?;
+        // Without real syncs a clean flag could outlive the data it vouches for.
+        if !cfg!(feature = "fsync") {
+            return Ok(());
+        }
+        self.sync_progress()?;
+        let mut pages = self.pages.lock();
+        self.store_checkpoint(&mut pages, self.ring.head(), self.ring.tail(), true);
+        drop(pages);
+        self.ring.memory().sync()
+    }
+}
+
+/// A leader that panics must not leave the others waiting.
+struct PoisonOnUnwind<'a, M: Memory>(&'a Log<M>);
+
+impl<M: Memory> Drop for PoisonOnUnwind<'_, M> {
+    fn drop(&mut self) {
+        self.0.poison(&io::Error::other(
+            "a thread panicked while it synced the channel",
+        ));
+    }
+}
