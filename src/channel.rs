@@ -6,13 +6,15 @@ use crate::durability::{Log, Mode, Received, SendFailure, Wait};
 use crate::error::Error;
 use crate::file::{self, Created, Fill, Found, LockedFile};
 use crate::format::checkpoint::Checkpoint;
+use crate::format::frame::{FRAME_HEADER_LEN, names_position};
 use crate::format::identity::{Identity, SCHEMA_LEN_MAX};
 use crate::format::incarnations::Lives;
-use crate::format::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN};
+use crate::format::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN, get_u64};
 use crate::memory::mapped::Mapped;
 use crate::memory::{Medium, Memory};
 use crate::message_id::MessageId;
 use crate::options::{Durability, Options};
+use crate::receiver::DamageCause;
 use crate::recovery::backlog::{Backlog, Item};
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
 use crate::ring::{Frame, Layout, Reader, Ring, Start};
@@ -478,6 +480,18 @@ impl<M: Memory + Medium> Channel<M> {
         } else {
             let text = "walchan was built without the feature fsync";
             Err(Error::Io(io::Error::new(io::ErrorKind::Unsupported, text)))
+        }
+    }
+
+    /// What is wrong with the bytes at a position where no valid frame is.
+    pub(crate) fn damage_cause(&self, position: u64, bytes: &[u8]) -> DamageCause {
+        if bytes.len() < FRAME_HEADER_LEN as usize {
+            return DamageCause::Unreadable;
+        }
+        let word0 = get_u64(bytes, 0);
+        match self.log.ring().lives().at(position) {
+            Some(life) if names_position(word0, position, life.salt) => DamageCause::Checksum,
+            _ => DamageCause::Header,
         }
     }
 

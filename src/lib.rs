@@ -57,7 +57,9 @@ mod api {
     pub use crate::message_id::{MessageId, ParseMessageIdError};
     pub use crate::open::{channel, channel_with_options, sync_channel, sync_channel_with_options};
     pub use crate::options::{Durability, Options, ReceiverOptions};
-    pub use crate::receiver::{Corrupt, IntoIter, Iter, Receiver, TryIter, Undecodable};
+    pub use crate::receiver::{
+        Corrupt, DamageCause, IntoIter, Iter, Receiver, TryIter, Undecodable,
+    };
     pub use crate::recovery::{DamagedFrame, RecoveryReport};
     pub use crate::sender::{Sender, SyncSender};
 }

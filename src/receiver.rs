@@ -523,6 +523,14 @@ impl Corrupt {
         &self.left.bytes
     }
 
+    /// What is wrong with the place.
+    #[must_use]
+    pub fn cause(&self) -> DamageCause {
+        self.left
+            .channel
+            .damage_cause(self.left.position, &self.left.bytes)
+    }
+
     /// Gives the place up: its space comes back like that of an acknowledged message.
     ///
     /// # Errors
@@ -551,6 +559,28 @@ impl Corrupt {
 impl fmt::Display for Corrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, to) = (self.left.position, self.end);
-        write!(f, "positions {from} to {to} are damaged")
+        write!(f, "positions {from} to {to} are damaged: {}", self.cause())
+    }
+}
+
+/// What is wrong with a place that is [`Corrupt`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DamageCause {
+    /// The disk does not give the bytes back.
+    Unreadable,
+    /// There is the header of a frame, and its state, its length or its checksum is wrong.
+    Checksum,
+    /// There is no header of a frame.
+    Header,
+}
+
+impl fmt::Display for DamageCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DamageCause::Unreadable => "the disk cannot read them",
+            DamageCause::Checksum => "a frame begins there that does not match its checksum",
+            DamageCause::Header => "no frame begins there",
+        })
     }
 }

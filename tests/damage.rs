@@ -7,7 +7,8 @@ mod support;
 use std::path::Path;
 use support::{find, flush, patch, watchdog};
 use walchan::{
-    Corrupt, Delivery, MessageId, Receiver, RecvError, Sender, TryRecvError, TrySendError,
+    Corrupt, DamageCause, Delivery, MessageId, Receiver, RecvError, Sender, TryRecvError,
+    TrySendError,
 };
 
 const TEXTS: [&str; 5] = [
@@ -108,6 +109,9 @@ fn damage_is_returned_once_a_life_in_its_place_and_the_rest_flows() {
                         assert_eq!(c.bytes().len() % 16, 0);
                         assert!(c.bytes().len() >= 32);
                         assert!(c.to_string().contains("damaged"));
+                        // Only a header that does not name its place is none.
+                        let named = matches!(c.cause(), DamageCause::Checksum);
+                        assert_eq!(named, distance != -17, "{n} {distance}");
                     } else {
                         let d = rx.recv().unwrap();
                         assert_eq!(*d, *text);
