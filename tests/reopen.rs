@@ -158,6 +158,21 @@ fn a_bounded_channel_opens_as_an_unbounded_one_and_back() {
 }
 
 #[test]
+fn a_bound_asks_for_a_ring_only_when_the_file_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    make(&path, &flush());
+    let none = Options {
+        ring_bytes: None,
+        ..flush()
+    };
+    let opened = walchan::sync_channel_with_options::<u64>(&path, 100_000, none);
+    assert_eq!(opened.unwrap().1.try_iter().count(), 3);
+    let other = walchan::sync_channel_with_options::<u64>(&path, 4, ring(RING * 2));
+    mismatch(other.unwrap_err(), "ring_bytes");
+}
+
+#[test]
 fn another_durability_is_taken_as_it_comes() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
