@@ -47,7 +47,7 @@ impl Ranges {
     }
 }
 
-/// A row of a record.
+/// A row of a record. Ranges come first.
 pub enum Row<'a> {
     /// The record comes from these bytes of this file.
     Range(u32, u64, u64),
@@ -80,8 +80,9 @@ fn parse(row: &str) -> Option<Row<'_>> {
     })
 }
 
-/// Visits the rows of every whole record of a log; gives the bytes of these. A torn record may follow.
-fn read_log(path: &Path, visit: &mut impl FnMut(Row<'_>) -> Result<()>) -> Result<u64> {
+/// Visits the rows of every whole record of a log, until `visit` has enough of the record (`false`). Gives
+/// the bytes of the records; a torn one may follow.
+fn read_log(path: &Path, visit: &mut impl FnMut(Row<'_>) -> Result<bool>) -> Result<u64> {
     let file = File::open(path)?;
     let (file_len, mut whole_len) = (file.metadata()?.len(), 0);
     let mut reader = BufReader::new(file);
@@ -105,7 +106,9 @@ fn read_log(path: &Path, visit: &mut impl FnMut(Row<'_>) -> Result<()>) -> Resul
             return Ok(whole_len);
         }
         for row in std::str::from_utf8(&rows)?.lines() {
-            visit(parse(row).ok_or("a row that no worker wrote")?)?;
+            if !visit(parse(row).ok_or("a row that no worker wrote")?)? {
+                break;
+            }
         }
         whole_len = rows_at + u64::from(len);
     }
@@ -190,8 +193,8 @@ impl State {
         Ok(logs)
     }
 
-    /// Visits the rows of all logs, and cuts off torn records.
-    pub fn read_logs(&self, mut visit: impl FnMut(Row<'_>) -> Result<()>) -> Result<()> {
+    /// Visits the rows of all logs, as [`read_log`], and cuts off torn records.
+    pub fn read_logs(&self, mut visit: impl FnMut(Row<'_>) -> Result<bool>) -> Result<()> {
         for path in self.logs()? {
             let whole_len = read_log(&path, &mut visit)?;
             OpenOptions::new()
