@@ -66,15 +66,17 @@ fn backlog_then_laps(with_sync: bool, seed: u64) {
     let mut rng = Rng(seed);
     let capacity = 2048;
     let life = fresh(capacity, Mode::PerSend, &mut rng);
-    for n in 0..20 {
-        life.send(&numbered(n)).unwrap();
+    // Of sizes that cross sectors, so that a later lap can tear what it overwrites.
+    let payload = |n: u64| [numbered(n), vec![0xcc; (n * 37 % 150) as usize]].concat();
+    for n in 0..8 {
+        life.send(&payload(n)).unwrap();
     }
     let image = life.cut_random(&mut rng);
     let mut life = Life::on(&image, capacity, Mode::FlushOnly, &mut rng).unwrap();
-    let mut next = 20;
-    let mut synced = 20;
+    let mut next = 8;
+    let mut synced = 8;
     for step in 0..300 {
-        if life.send(&numbered(next)).is_ok() {
+        if life.send(&payload(next)).is_ok() {
             next += 1;
         }
         if let Some(Got::Message { id, .. }) = life.receive() {
@@ -83,6 +85,10 @@ fn backlog_then_laps(with_sync: bool, seed: u64) {
         if with_sync && step % 37 == 17 {
             life.channel.sync_sent().unwrap();
             synced = next;
+        }
+        for _ in 0..6 {
+            let image = life.cut_random(&mut rng);
+            open_after_crash(&image, capacity, &mut rng);
         }
         let image = life.cut_random(&mut rng);
         let found = open_after_crash(&image, capacity, &mut rng);
