@@ -277,3 +277,30 @@ fn no_payload_is_taken_for_a_frame() {
     assert_eq!(got[0], damage);
     assert_eq!(got.len(), 4);
 }
+
+#[test]
+fn an_acknowledged_frame_with_a_rotten_length_takes_no_other_along() {
+    let mut rng = Rng(26);
+    let capacity = 1024;
+    let mut life = fresh(capacity, Mode::PerSend, &mut rng);
+    let first = life.send(&numbered(0)).unwrap();
+    // The head stays behind it: nothing is recorded after the acknowledgement.
+    for n in 1..6 {
+        life.send(&numbered(n)).unwrap();
+    }
+    life.receive_message();
+    let header = life.cut_oldest()[..crate::format::HEADER_LEN as usize].to_vec();
+    life.acknowledge(first);
+    let mut image = life.medium.killed();
+    image[..header.len()].copy_from_slice(&header);
+    // Its length says that the next frame is a part of it.
+    image[frame_offset(first, capacity) + 8] ^= 0x20;
+    let mut life = Life::on(&image, capacity, Mode::PerSend, &mut rng).unwrap();
+    let mut numbers = Vec::new();
+    for got in life.receive_all() {
+        if let Got::Message { payload, .. } = got {
+            numbers.push(get_u64(&payload, 0));
+        }
+    }
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+}

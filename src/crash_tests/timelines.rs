@@ -435,3 +435,42 @@ fn a_torn_tail_is_refused_when_the_options_say_so() {
     image[frame_offset(ids[3], capacity) + 16] ^= 1;
     assert!(strict(&image).is_err(), "unfinished, and torn behind it");
 }
+
+#[test]
+fn what_is_acknowledged_while_a_sync_runs_is_not_reused_after_it() {
+    let mut rng = Rng(25);
+    let capacity = 1024;
+    let mode = Mode::Every {
+        max_ops: 100,
+        max_delay: std::time::Duration::MAX,
+    };
+    let mut life = fresh(capacity, mode, &mut rng);
+    let ids: Vec<MessageId> = (0..32).map(|n| life.send(&numbered(n)).unwrap()).collect();
+    for _ in 0..32 {
+        life.receive_message();
+    }
+    for id in &ids[..16] {
+        life.acknowledge(*id);
+    }
+    let Life {
+        channel, medium, ..
+    } = life;
+    let channel = std::sync::Arc::new(channel);
+    let other = std::sync::Arc::clone(&channel);
+    medium.during_next_sync(move || {
+        for id in &ids[16..] {
+            other.log().acknowledge(id.position());
+        }
+    });
+    channel.send(&numbered(32), Wait::No).unwrap();
+    let ring = channel.log().ring();
+    assert_eq!(ring.head(), 32 * 32);
+    assert_eq!(ring.limit(), 16 * 32 + capacity, "the head that is durable");
+    for n in 33..60 {
+        channel.send(&numbered(n), Wait::No).unwrap();
+        for _ in 0..8 {
+            let image = cut_random(&medium, medium.moment(), &mut rng);
+            open_after_crash(&image, capacity, &mut rng);
+        }
+    }
+}

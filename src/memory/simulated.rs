@@ -38,9 +38,18 @@ struct State {
     good_syncs: Option<u64>,
 }
 
+/// What else happens while a sync runs.
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
 /// Shared by clones.
-#[derive(Clone, Debug)]
-pub(crate) struct Simulated(Arc<Mutex<State>>);
+#[derive(Clone)]
+pub(crate) struct Simulated(Arc<Mutex<State>>, Arc<Mutex<Option<Meanwhile>>>);
+
+impl std::fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Simulated").field(&self.0).finish()
+    }
+}
 
 impl Simulated {
     /// A medium that holds `bytes`, durably.
@@ -51,7 +60,7 @@ impl Simulated {
             events: Vec::new(),
             good_syncs: None,
         };
-        Simulated(Arc::new(Mutex::new(state)))
+        Simulated(Arc::new(Mutex::new(state)), Arc::default())
     }
 
     /// A medium whose durable content is `disk`, and which shows `cache`: what a failed sync leaves.
@@ -68,6 +77,12 @@ impl Simulated {
     /// After `count` more syncs, all fail.
     pub(crate) fn fail_syncs_after(&self, count: u64) {
         self.state().good_syncs = Some(count);
+    }
+
+    /// Does this once, while the next sync runs.
+    pub(crate) fn during_next_sync(&self, meanwhile: impl FnOnce() + Send + 'static) {
+        let mut next = self.1.lock().unwrap_or_else(|e| e.into_inner());
+        *next = Some(Box::new(meanwhile));
     }
 
     /// Events so far.
@@ -157,6 +172,11 @@ impl Simulated {
     }
 
     fn flush(&self) -> io::Result<()> {
+        let since = self.moment();
+        let meanwhile = self.1.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let mut state = self.state();
         if let Some(left) = &mut state.good_syncs {
             if *left == 0 {
@@ -167,7 +187,6 @@ impl Simulated {
             }
             *left -= 1;
         }
-        let since = state.events.len();
         state.events.push(Event::Synced { since });
         Ok(())
     }
