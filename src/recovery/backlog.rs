@@ -63,6 +63,7 @@ impl Backlog {
             lives,
             capacity: self.capacity,
             window: &mut self.window,
+            verified: 0,
         };
         let Place::Valid { state, word1 } = scanner.place(position, stop, true)? else {
             // Up to the next place that looks like a frame, whole or not, or where a filler ends.

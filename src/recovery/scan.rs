@@ -6,6 +6,7 @@
 
 use super::verdict::{Evidence, Verdict, judge};
 use super::window::Window;
+use crate::error::Error;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, Kind, State, Word1};
 use crate::format::get_u64;
@@ -13,6 +14,10 @@ use crate::format::incarnations::Lives;
 use crate::format::{PAGE_LEN, POSITION_MAX};
 use crate::memory::Medium;
 use std::io;
+
+/// A scan verifies at most so many times the ring. What channels write, torn or rotten, is verified a few
+/// times over; frames that a forger laid over each other could take days.
+const VERIFIED_RINGS_MAX: u64 = 64;
 
 /// What lies at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub(super) struct Scanner<'a> {
     pub(super) lives: &'a Lives,
     pub(super) capacity: u64,
     pub(super) window: &'a mut Window,
+    /// Bytes of payload that were verified so far.
+    pub(super) verified: u64,
 }
 
 impl Scanner<'_> {
@@ -71,6 +78,7 @@ impl Scanner<'_> {
 
     fn payload_crc(&mut self, position: u64, len: u64) -> io::Result<u32> {
         let mut hasher = crc32fast::Hasher::new();
+        self.verified += len;
         self.payload(position, len, |part| hasher.update(part))?;
         Ok(hasher.finalize())
     }
@@ -96,6 +104,15 @@ impl Scanner<'_> {
             done += part.len() as u64;
         }
         Ok(())
+    }
+
+    /// Ends a scan that verifies far more than any channel wrote.
+    fn check_verified(&self, position: u64) -> Result<(), Error> {
+        if self.verified <= VERIFIED_RINGS_MAX * self.capacity {
+            return Ok(());
+        }
+        let reason = "too many frames lie over each other: no channel wrote this".to_owned();
+        Err(Error::Corrupt { position, reason })
     }
 
     /// If the bytes at `position` begin a frame of the newest life, one or more laps later: its end.
@@ -196,13 +213,14 @@ pub(super) fn scan(
     lives: &Lives,
     checkpoint: &Checkpoint,
     capacity: u64,
-) -> io::Result<Findings> {
+) -> Result<Findings, Error> {
     let mut window = Window::new(capacity);
     let mut scanner = Scanner {
         medium,
         lives,
         capacity,
         window: &mut window,
+        verified: 0,
     };
     // A life enters the table when all before its start is durable, in the same step as a checkpoint
     // that says so; a crash in that step can leave the table alone.
@@ -230,7 +248,7 @@ fn pass(
     head: u64,
     commit: u64,
     reused: bool,
-) -> io::Result<(Findings, Option<u64>)> {
+) -> Result<(Findings, Option<u64>), Error> {
     let stop = head + scanner.capacity;
     let mut found = Findings {
         head,
@@ -244,6 +262,7 @@ fn pass(
     // A frame whose CRC was not looked at.
     let mut trusted: Option<(u64, State, Word1)> = None;
     loop {
+        scanner.check_verified(at)?;
         let mut verify = at >= commit || acknowledged_prefix;
         let mut place = if at < stop {
             scanner.place(at, stop, verify)?
@@ -345,10 +364,11 @@ fn look_on(
     found: &mut Findings,
     furthest: &mut Option<u64>,
     commit: u64,
-) -> io::Result<Gap> {
+) -> Result<Gap, Error> {
     let mut named = false;
     let mut at = from;
     while at < stop {
+        scanner.check_verified(at)?;
         match scanner.place(at, stop, true)? {
             Place::Valid { .. } if at > from => {
                 return Ok(Gap {
