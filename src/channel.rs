@@ -121,9 +121,10 @@ impl Request<'_> {
         let Some(bound) = self.bound else {
             return Ok(RING_LEN_DEFAULT);
         };
+        // More than two frames of one, so that one is no larger than the largest frame of a bound of 1.
         let message = (self.type_len as u64)
             .saturating_mul(2)
-            .saturating_add(32)
+            .saturating_add(96)
             .max(MESSAGE_LEN_ASSUMED);
         Self::ring_of((bound as u64).saturating_mul(message))
     }

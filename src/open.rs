@@ -71,7 +71,7 @@ where
 /// Opens the bounded channel at `path`, or makes it, with the default [`Options`].
 ///
 /// At most `bound` messages are unacknowledged at any time; senders wait. A new file's ring has, for each of
-/// them, twice the size of `T` in memory plus 32 bytes, at least 256; messages that are larger
+/// them, twice the size of `T` in memory plus 96 bytes, at least 256; messages that are larger
 /// on average fill the ring before the bound is reached, and senders wait for that, too. After a recovery with
 /// more messages than the bound, none is admitted until there are fewer.
 ///
