@@ -38,6 +38,8 @@ const MESSAGE_LEN_ASSUMED: u64 = 256;
 pub(crate) struct Channel<M: Memory> {
     log: Arc<Log<M>>,
     timer: Option<JoinHandle<()>>,
+    /// The process that opened it: a child of `fork` has neither the thread nor the right to close.
+    owner: u32,
     receive_only: bool,
     path: PathBuf,
 }
@@ -332,6 +334,7 @@ pub(crate) fn without_thread<M: Memory>(
     let channel = Channel {
         log: Arc::new(Log::new(ring, mode, stored)),
         timer: None,
+        owner: std::process::id(),
         receive_only: recovered.receive_only,
         path: path.to_owned(),
     };
@@ -510,6 +513,9 @@ impl<M: Memory> Channel<M> {
         let Some(timer) = self.timer.take() else {
             return Ok(());
         };
+        if std::process::id() != self.owner {
+            return Ok(());
+        }
         self.log.timer.flag(STOP);
         // A panic of the thread has poisoned the log, which `finish` reports.
         timer.join().ok();

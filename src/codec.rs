@@ -34,11 +34,12 @@ thread_local! {
 
 /// Lends the thread's buffer, empty.
 pub(crate) fn with_buffer<R>(body: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    let mut buffer = BUFFER.with(Cell::take);
+    // A thread that ends may send from the destructor of a thread-local, when ours is gone already.
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
     buffer.clear();
     let result = body(&mut buffer);
     if buffer.capacity() <= KEPT_LEN_MAX {
-        BUFFER.with(|kept| kept.set(buffer));
+        BUFFER.try_with(|kept| kept.set(buffer)).ok();
     }
     result
 }
