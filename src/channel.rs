@@ -137,6 +137,11 @@ impl Request<'_> {
                 "a bound of 0: a message in a file is never handed over directly",
             ));
         }
+        if file::is_in_the_making(self.path) {
+            return Err(Error::Invalid(
+                "a path that ends in .walchan-new: a file that is being made has such a name",
+            ));
+        }
         if self
             .options
             .schema
@@ -187,6 +192,8 @@ pub(crate) fn open(
     request: &Request<'_>,
 ) -> Result<(Arc<Channel<Mapped>>, Reading, RecoveryReport), Error> {
     request.check()?;
+    // What is set aside later goes beside the file, whatever the working directory is then.
+    let path = std::path::absolute(request.path)?;
     let mode = mode_of(request.options.durability);
     let synced = mode != Mode::FlushOnly;
     // Each turn but the last means that somebody else made or removed the file in between.
@@ -206,7 +213,7 @@ pub(crate) fn open(
         let len = HEADER_LEN + recovered.capacity;
         let layout = Layout::of_file(recovered.capacity);
         let memory = Mapped::new(file, len, synced)?;
-        return assemble(memory, layout, mode, request.bound, recovered, request.path);
+        return assemble(memory, layout, mode, request.bound, recovered, &path);
     }
     Err(Error::Io(io::ErrorKind::AlreadyExists.into()))
 }

@@ -1,8 +1,8 @@
 //! The file under a channel: made whole or not at all, owned by one channel at a time.
 //!
-//! A new file is filled under the fixed name `<path>.new`, synced, and only then given its name, so
-//! that whoever opens `path` finds a complete file. Both are locked exclusively; the lock belongs
-//! to the open file, so it moves with the rename.
+//! A new file is filled under the fixed name `<path>.walchan-new`, synced, and only then given its name,
+//! so that whoever opens `path` finds a complete file. Both are locked exclusively; the lock belongs
+//! to the open file, so it moves with the rename. No channel has a name that ends like that.
 
 use crate::memory::Medium;
 use rustix::fs::RenameFlags;
@@ -20,6 +20,16 @@ pub(crate) enum Fill {
     Pages,
     /// 1 MiB at a time: fewer page faults, for channels that do not.
     Megabytes,
+}
+
+/// Ends the name of a file that is being made.
+const IN_THE_MAKING: &str = ".walchan-new";
+
+/// Whether the name is that of a file that is being made: the next maker would empty it.
+pub(crate) fn is_in_the_making(path: &Path) -> bool {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .ends_with(IN_THE_MAKING.as_bytes())
 }
 
 /// A file that this process owns until the value is dropped.
@@ -184,7 +194,7 @@ pub(crate) enum Created {
 /// Makes a file of `len` bytes that begins with `header`, otherwise zeros, every block of it
 /// written, and gives it the name `path`. An existing file is never replaced.
 pub(crate) fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
-    let temporary = beside(path, ".new");
+    let temporary = beside(path, IN_THE_MAKING);
     let file = loop {
         let file = open_options()
             .create(true)
@@ -194,7 +204,12 @@ pub(crate) fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Re
             return Ok(Created::Locked);
         };
         if same_file(file.as_file(), &temporary)? {
-            break file;
+            if file.as_file().metadata()?.nlink() == 1 {
+                break file;
+            }
+            // It was published by a link: this is a second name of a channel.
+            std::fs::remove_file(&temporary)?;
+            continue;
         }
         // The file we locked has become somebody's channel, or its maker gave up.
         if path.exists() {
@@ -301,10 +316,16 @@ pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&part)?;
-    file.write_all(bytes)?;
-    if cfg!(feature = "fsync") {
-        file.sync_all()?;
+    let written = file.write_all(bytes).and_then(|()| {
+        if cfg!(feature = "fsync") {
+            file.sync_all()?;
+        }
+        std::fs::rename(&part, path)
+    });
+    if let Err(error) = written {
+        // Nobody misses it; if even this fails, the next attempt takes it over.
+        std::fs::remove_file(&part).ok();
+        return Err(error);
     }
-    std::fs::rename(&part, path)?;
     sync_directory(path)
 }

@@ -317,7 +317,7 @@ fn parents_are_created_and_the_file_is_the_owners_alone() {
 fn a_half_made_file_of_somebody_who_died_is_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
-    std::fs::write(dir.path().join("q.new"), vec![7; 200_000]).unwrap();
+    std::fs::write(dir.path().join("q.walchan-new"), vec![7; 200_000]).unwrap();
     let (tx, rx) = open(&path).unwrap();
     assert!(rx.recovery().is_created());
     tx.send(1).unwrap();
