@@ -11,8 +11,9 @@ pub enum Durability {
     /// Each send returns when its message is on stable storage. Sends of several threads share syncs.
     #[default]
     SyncPerSend,
-    /// Sends never wait for the disk. A power cut may take any message since the last
-    /// [`sync`](crate::Sender::sync), and bring acknowledged ones back.
+    /// Sends do not wait for the disk, but for one that finds the ring full after an open or a `sync`: what
+    /// was durable then is not overwritten before newer progress is durable. A power cut may take any message
+    /// since the last [`sync`](crate::Sender::sync), and bring acknowledged ones back.
     FlushOnly,
     /// Sends are synced in the background. A power cut takes at most the last `max_ops` messages, or those
     /// of the last `max_delay` plus the time of one sync.

@@ -142,6 +142,31 @@ fn flush_only_killed_ten_laps_later_keeps_everything() {
     );
 }
 
+#[test]
+fn flush_only_syncs_no_more_after_the_laps_that_follow_a_sync() {
+    let mut rng = Rng(41);
+    let mut life = fresh(RING, Mode::FlushOnly, &mut rng);
+    for n in 0..1000 {
+        life.send(&numbered(n)).unwrap();
+    }
+    life.channel.log().sync_sent().unwrap();
+    // Half a ring is always there, so the head never reaches the last commit.
+    let (mut laps, mut sent) = (Vec::new(), 1000);
+    for lap in 1..20 {
+        while life.channel.log().ring().tail() < lap * RING {
+            let (id, _) = life.receive_message();
+            life.acknowledge(id);
+            life.send(&numbered(sent)).unwrap();
+            sent += 1;
+            if sent % 50 == 0 {
+                life.timer();
+            }
+        }
+        laps.push(life.medium.syncs());
+    }
+    assert_eq!(laps[3], laps[18], "{laps:?}");
+}
+
 pub(super) fn frame_offset(id: MessageId, capacity: u64) -> usize {
     (HEADER_LEN + (id.position() & (capacity - 1))) as usize
 }

@@ -49,10 +49,12 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
-    /// Replaces the checkpoints that have a commit above their head, durably: one round for each page.
+    /// Replaces the checkpoints that have a commit above their head, durably: one round for each page. From
+    /// then on they call nothing above their head durable, although some of it is.
     pub(super) fn lift(&self) -> io::Result<()> {
+        self.pages.lock().names_commit = false;
         for _ in 0..2 {
-            self.sync_progress()?;
+            self.next_round()?;
         }
         Ok(())
     }

@@ -20,6 +20,9 @@ pub(super) struct Pages {
     since: [Option<u64>; 2],
     /// The checkpoint of the last completed sync.
     recorded: Checkpoint,
+    /// `FlushOnly`: checkpoints name the commit. Not so once the limit was lifted, until somebody asks for a
+    /// sync: each commit above the head would pin the limit again.
+    pub(super) names_commit: bool,
     /// The published prefix was followed up to here, and synced. Not below the head of `recorded`.
     pub(super) scanned: u64,
 }
@@ -48,6 +51,7 @@ impl Pages {
             replaced: pins,
             since: [None; 2],
             recorded: stored[newest],
+            names_commit: true,
             scanned,
         }
     }

@@ -165,8 +165,11 @@ impl<M: Memory> Log<M> {
         tail: u64,
         clean: bool,
     ) -> Checkpoint {
-        // In `FlushOnly` too: a commit above the head is only ever one that a sync has reached.
-        let commit = self.commit().max(head);
+        let commit = if clean || pages.names_commit || self.is_synced_mode() {
+            self.commit().max(head)
+        } else {
+            head
+        };
         let newest = pages.newest();
         let checkpoint = Checkpoint {
             generation: newest.generation + 1,
@@ -194,11 +197,25 @@ impl<M: Memory> Log<M> {
     /// Returns when all that was sent before the call, by anyone, is on stable storage.
     pub(crate) fn sync_sent(&self) -> io::Result<()> {
         self.check()?;
+        self.name_commit();
         self.drive(Goal::Commit(self.ring.tail()))
     }
 
     /// Returns when all that was acknowledged before the call is, too.
     pub(crate) fn sync_progress(&self) -> io::Result<()> {
+        self.name_commit();
+        self.next_round()
+    }
+
+    /// What somebody asked to be durable is known as durable after a crash, and its damage as damage.
+    fn name_commit(&self) {
+        if !self.is_synced_mode() {
+            self.pages.lock().names_commit = true;
+        }
+    }
+
+    /// Returns when a round that begins after the call is complete.
+    pub(super) fn next_round(&self) -> io::Result<()> {
         self.check()?;
         if self.ring.advance() {
             self.ring.room.notify();
