@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_types)] // the one place that is allowed to name them
 
 pub(crate) use inner::*;
+use inner::{fence_heavy, fence_light, fence_whole};
 
 /// Keeps a value on cache lines of its own: 128 bytes, because the adjacent-line
 /// prefetcher of x86 pulls lines in pairs.
@@ -33,28 +34,93 @@ macro_rules! weaken {
 }
 pub(crate) use weaken;
 
-/// `weaken_fence!("name")`: a sequentially consistent fence, absent while that fault is planted.
+/// `weaken_fence!("name", fence)`: one of a pair of sequentially consistent fences, absent while that fault is
+/// planted.
 macro_rules! weaken_fence {
-    ($name:literal) => {
+    ($name:literal, $fence:expr) => {
         if !$crate::sync::sabotaged($name) {
-            // [O:none] The tag is at the use.
-            $crate::sync::fence($crate::sync::Ordering::SeqCst)
+            $fence
         }
     };
 }
 pub(crate) use weaken_fence;
 
+/// How two sequentially consistent fences share their cost. One side stores, fences, and looks for a sleeper; the
+/// other announces that it will sleep, fences, and looks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fences {
+    /// Both are whole.
+    Even,
+    /// The frequent one only stops the compiler, and the rare one makes every thread of the process that runs execute
+    /// a whole one (`membarrier`). Two frequent ones order nothing between them.
+    Lopsided,
+}
+
+impl Fences {
+    #[inline]
+    pub(crate) fn frequent(self) {
+        match self {
+            Fences::Even => fence_whole(),
+            Fences::Lopsided => fence_light(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn rare(self) {
+        match self {
+            Fences::Even => fence_whole(),
+            Fences::Lopsided => fence_heavy(),
+        }
+    }
+}
+
 #[cfg(not(all(loom, feature = "models")))]
 mod inner {
     pub(crate) use parking_lot::MutexGuard;
     pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{Ordering, fence};
+    pub(crate) use std::sync::atomic::Ordering;
+    use std::sync::atomic::fence;
 
     // Aliases, so that clippy's ban on the types themselves still holds for everyone else.
     pub(crate) type AtomicBool = std::sync::atomic::AtomicBool;
     pub(crate) type AtomicU32 = std::sync::atomic::AtomicU32;
     pub(crate) type AtomicU64 = std::sync::atomic::AtomicU64;
     use std::time::Instant;
+
+    /// Whether this process could register for memory barriers on request. Asked once.
+    #[inline]
+    fn has_membarrier() -> bool {
+        use rustix::thread::{MembarrierCommand, membarrier};
+        static REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
+    }
+
+    #[inline]
+    pub(super) fn fence_whole() {
+        // [O:none] The tag is at the use.
+        fence(Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub(super) fn fence_light() {
+        if has_membarrier() {
+            // [O:none] The tag is at the use.
+            std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        } else {
+            fence_whole();
+        }
+    }
+
+    #[cold]
+    pub(super) fn fence_heavy() {
+        use rustix::thread::{MembarrierCommand, membarrier};
+        fence_whole();
+        // Once registered it fails only where the kernel has no memory for an instant; a sleeper must not be
+        // missed, so it is asked again.
+        while has_membarrier() && membarrier(MembarrierCommand::PrivateExpedited).is_err() {
+            std::thread::yield_now();
+        }
+    }
 
     /// How often a waiter looks again before it sleeps.
     pub(crate) const SPINS: u32 = 10;
@@ -122,12 +188,28 @@ mod inner {
 #[cfg(all(loom, feature = "models"))]
 mod inner {
     pub(crate) use loom::sync::MutexGuard;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+    use loom::sync::atomic::fence;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
     pub(crate) use std::sync::Arc;
     use std::time::Instant;
 
     /// Spinning would only multiply the interleavings.
     pub(crate) const SPINS: u32 = 0;
+
+    pub(super) fn fence_whole() {
+        // [O:none] The tag is at the use.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whole: a model cannot make another thread execute a fence. So two frequent ones order more here than they do;
+    /// no pair of the protocol is one of two.
+    pub(super) fn fence_light() {
+        fence_whole();
+    }
+
+    pub(super) fn fence_heavy() {
+        fence_whole();
+    }
 
     /// Whether the run plants the fault `name`: the environment variable `WALCHAN_SABOTAGE`.
     pub(crate) fn sabotaged(name: &str) -> bool {

@@ -7,12 +7,16 @@ use crate::sync::Ordering;
 use std::io;
 
 impl<M: Memory> Log<M> {
-    /// Stores a checkpoint when the head has moved a quarter of the ring since the last.
-    pub(super) fn flush_quarter(&self) {
-        let head = self.ring.head();
+    /// Whether a position lies a quarter of the ring or more behind the head of the last checkpoint.
+    pub(super) fn is_quarter_behind(&self, position: u64) -> bool {
         // [O:stored_head] Relaxed: a hint; looked at again under the lock.
         let stored = self.stored_head.load(Ordering::Relaxed);
-        if head.saturating_sub(stored) < self.ring.capacity() / 4 {
+        position.saturating_sub(stored) >= self.ring.capacity() / 4
+    }
+
+    /// Stores a checkpoint when the head has moved a quarter of the ring since the last.
+    pub(super) fn flush_quarter(&self) {
+        if !self.is_quarter_behind(self.ring.head()) {
             return;
         }
         // Whoever has the lock stores or syncs one.

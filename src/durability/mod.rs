@@ -19,7 +19,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::memory::Memory;
 use crate::ring::wait::Event;
 use crate::ring::{Frame, Ring};
-use crate::sync::{AtomicU32, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, weaken};
+use crate::sync::{AtomicU32, AtomicU64, CachePadded, Fences, Mutex, MutexGuard, Ordering, weaken};
 use pages::Pages;
 use std::io;
 use std::time::{Duration, Instant};
@@ -159,7 +159,7 @@ impl<M: Memory> Log<M> {
             leader: Mutex::new(()),
             stored_head: AtomicU64::new(stored[0].head),
             pages: Mutex::new(Pages::new(stored, ring.tail())),
-            synced: Event::new(0),
+            synced: Event::new(0, Fences::Even),
             timer: Timer::new(),
             commit_every: AtomicU64::new(1),
             returned: Mutex::new(Vec::new()),

@@ -88,21 +88,37 @@ impl<M: Memory> Log<M> {
     /// Acknowledges a message, once. Never waits for the disk.
     pub(crate) fn acknowledge(&self, position: u64) {
         let count = self.ring.acknowledge(position);
+        if self.is_synced_mode() {
+            self.acknowledged_synced(count);
+        } else {
+            self.acknowledged_flushed(position);
+        }
+    }
+
+    fn acknowledged_synced(&self, count: u64) {
         // [O:settings] Relaxed: a setting; no data hangs on it.
         let every = self.commit_every.load(Ordering::Relaxed);
         let due = every == 1 || count.is_multiple_of(every);
         if due {
             self.ring.advance();
-            if !self.is_synced_mode() {
-                self.flush_quarter();
-            }
         }
         self.ring.room.notify();
-        if due && self.is_synced_mode() {
+        if due {
             self.timer.flag(PROGRESS);
         } else {
             self.timer.flag_if_delayed(PROGRESS);
         }
+    }
+
+    /// Without syncs nobody can tell when the head moves, but for a sender without room, who moves it, and a
+    /// checkpoint, which waits for a quarter of the ring.
+    fn acknowledged_flushed(&self, position: u64) {
+        if self.is_quarter_behind(position) {
+            self.ring.advance();
+            self.flush_quarter();
+        }
+        self.ring.room.notify();
+        self.timer.flag_if_delayed(PROGRESS);
     }
 
     /// Gives up the damage at `[position, end)`: the head may pass it.

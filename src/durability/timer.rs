@@ -4,7 +4,7 @@
 //! keeps no channel open.
 
 use crate::ring::wait::Event;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Fences, Ordering, weaken_fence};
 use std::time::Duration;
 
 /// Something was sent that no sync covers yet.
@@ -31,7 +31,7 @@ impl Timer {
     pub(crate) fn new() -> Self {
         Timer {
             flags: AtomicU32::new(0),
-            event: Event::new(0),
+            event: Event::new(0, Fences::Even),
             commit_delay_ns: AtomicU64::new(0),
         }
     }
@@ -80,7 +80,7 @@ impl Timer {
         // [O:flags] Relaxed: the fence below orders it (E8).
         let taken = self.flags.fetch_and(!flags, Ordering::Relaxed) & flags;
         // [O:timer_fence] SeqCst: E8, pairs with [O:publish_fence] and [O:notify_fence].
-        crate::sync::weaken_fence!("timer_fence");
+        weaken_fence!("timer_fence", Fences::Lopsided.rare());
         taken
     }
 

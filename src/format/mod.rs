@@ -8,6 +8,8 @@ pub(crate) mod frame;
 pub(crate) mod identity;
 pub(crate) mod incarnations;
 
+pub(crate) use crate::memory::{get_u64, put_u64};
+
 /// Header pages are written and trusted one by one.
 pub(crate) const PAGE_LEN: u64 = 4096;
 /// The medium persists this much at once, or nothing of it.
@@ -42,22 +44,11 @@ const _: () = assert!(POSITION_MAX >> 4 < 1 << 56);
 /// Bits of a position that are zero at the start of a frame.
 pub(crate) const FRAME_ALIGN_MASK: u64 = frame::FRAME_ALIGN - 1;
 
-/// Reads the little-endian `u64` at `at`.
-pub(crate) fn get_u64(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(word)
-}
-
 /// Reads the little-endian `u32` at `at`.
 pub(crate) fn get_u32(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
-}
-
-pub(crate) fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
-    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
 pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {

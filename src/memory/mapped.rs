@@ -75,11 +75,7 @@ impl Memory for Mapped {
     fn store_words(&self, word: u64, bytes: &[u8]) {
         for (i, bytes) in bytes.chunks_exact(WORD_LEN as usize).enumerate() {
             // [O:store_words] Relaxed: whoever calls holds a lock; only the kernel looks meanwhile.
-            self.store(
-                word + i as u64,
-                crate::format::get_u64(bytes, 0),
-                Ordering::Relaxed,
-            );
+            self.store(word + i as u64, super::get_u64(bytes, 0), Ordering::Relaxed);
         }
     }
 

@@ -73,3 +73,15 @@ pub(crate) trait Medium {
 
 /// Bytes of a word.
 pub(crate) const WORD_LEN: u64 = 8;
+
+/// Reads the little-endian `u64` at `at`.
+pub(crate) fn get_u64(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// Writes it there.
+pub(crate) fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}

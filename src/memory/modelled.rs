@@ -7,8 +7,7 @@
 
 #![allow(clippy::disallowed_types)] // the plain ones are out of loom's sight on purpose
 
-use super::{Memory, WORD_LEN};
-use crate::format::{get_u64, put_u64};
+use super::{Memory, WORD_LEN, get_u64, put_u64};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use loom::cell::UnsafeCell;
 use std::io;

@@ -4,7 +4,7 @@ use super::Ring;
 use crate::format::POSITION_MAX;
 use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc};
 use crate::memory::{Memory, WORD_LEN};
-use crate::sync::{Ordering, weaken, weaken_fence};
+use crate::sync::{Fences, Ordering, weaken, weaken_fence};
 
 /// Why nothing could be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl<M: Memory> Ring<M> {
     pub(crate) fn announce(&self, readable: bool) {
         // [O:publish_fence] SeqCst: E8, pairs with [O:wait_fence]; the publication before it, the look
         // for waiters behind. One fence for both events, and for the timer's flags.
-        weaken_fence!("publish_fence");
+        weaken_fence!("publish_fence", Fences::Lopsided.frequent());
         if readable {
             self.readable.notify_behind_fence();
         }

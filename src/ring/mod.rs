@@ -35,7 +35,7 @@ pub(crate) use read::{Frame, Reader, Seen};
 
 use crate::format::incarnations::{Life, Lives};
 use crate::memory::Memory;
-use crate::sync::{AtomicU32, AtomicU64, CachePadded, Mutex, Ordering, SPINS};
+use crate::sync::{AtomicU32, AtomicU64, CachePadded, Fences, Mutex, Ordering, SPINS};
 use std::collections::BTreeSet;
 use wait::Event;
 
@@ -138,9 +138,9 @@ impl<M: Memory> Ring<M> {
             }),
             damage: Mutex::new(BTreeSet::new()),
             barrier: AtomicU64::new(u64::MAX),
-            readable: Event::new(SPINS),
-            room: Event::new(SPINS),
-            published: Event::new(0),
+            readable: Event::new(SPINS, Fences::Lopsided),
+            room: Event::new(SPINS, Fences::Lopsided),
+            published: Event::new(0, Fences::Lopsided),
         }
     }
 

@@ -8,7 +8,7 @@
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores). Here the generation lives under
 //! a mutex, because loom knows condition variables and no futex.
 
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, back_off, weaken_fence};
+use crate::sync::{AtomicBool, Condvar, Fences, Mutex, Ordering, back_off, weaken_fence};
 use std::time::Instant;
 
 /// An event that threads wait for.
@@ -22,26 +22,29 @@ pub(crate) struct Event {
     /// How often a waiter looks again, ever more slowly, before it sleeps: worth it where the other side
     /// is at work, not where a disk is.
     looks: u32,
+    /// Lopsided where notifying is the hot path.
+    fences: Fences,
 }
 
 impl Event {
-    pub(crate) fn new(looks: u32) -> Self {
+    pub(crate) fn new(looks: u32, fences: Fences) -> Self {
         Event {
             announced: AtomicBool::new(false),
             generation: Mutex::new(0),
             woken: Condvar::new(),
             looks,
+            fences,
         }
     }
 
     /// Wakes every thread that waits, after a change that may be what it waits for.
     pub(crate) fn notify(&self) {
         // [O:notify_fence] SeqCst: E8, pairs with [O:wait_fence]; the change before it, the look behind.
-        weaken_fence!("notify_fence");
+        weaken_fence!("notify_fence", self.fences.frequent());
         self.notify_behind_fence();
     }
 
-    /// The same, where the caller has made a sequentially consistent fence since the change.
+    /// The same, where the caller has made one of these fences since the change.
     pub(crate) fn notify_behind_fence(&self) {
         // [O:announced] Relaxed: the fences order it (E8), and the mutex what follows.
         if self.announced.load(Ordering::Relaxed) && self.announced.swap(false, Ordering::Relaxed) {
@@ -70,7 +73,7 @@ impl Event {
             // [O:announced] Relaxed: the fences order it (E8).
             self.announced.store(true, Ordering::Relaxed);
             // [O:wait_fence] SeqCst: E8, pairs with [O:notify_fence] and [O:publish_fence].
-            weaken_fence!("wait_fence");
+            weaken_fence!("wait_fence", self.fences.rare());
             if let Some(found) = ready() {
                 return Some(found);
             }
