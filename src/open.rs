@@ -32,7 +32,7 @@ where
     channel_with_options(path, Options::default())
 }
 
-/// As [`channel`], with options.
+/// As [`channel()`], with options.
 ///
 /// # Errors
 ///
@@ -96,7 +96,7 @@ where
     sync_channel_with_options(path, bound, Options::default())
 }
 
-/// As [`sync_channel`], with options.
+/// As [`sync_channel()`], with options.
 ///
 /// # Errors
 ///

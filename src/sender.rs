@@ -182,7 +182,7 @@ macro_rules! handle_methods {
     };
 }
 
-/// The sending half of [`channel`](crate::channel).
+/// The sending half of [`channel`](crate::channel()).
 ///
 /// Clones send into the same channel. When the last one is dropped, the receiver gets what is left and then
 /// [`RecvError::Disconnected`](crate::RecvError::Disconnected).
@@ -217,7 +217,7 @@ impl<T: Serialize> Sender<T> {
     }
 }
 
-/// The sending half of [`sync_channel`](crate::sync_channel): it waits for room.
+/// The sending half of [`sync_channel`](crate::sync_channel()): it waits for room.
 ///
 /// Clones send into the same channel. When the last one is dropped, the receiver gets what is left and then
 /// [`RecvError::Disconnected`](crate::RecvError::Disconnected).
