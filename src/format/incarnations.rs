@@ -87,11 +87,11 @@ impl Lives {
     }
 
     /// Drops the lives that have no frame at `head` or behind it: those that another life follows at
-    /// or before `head`, and those that are empty.
-    pub(crate) fn prune(&mut self, head: u64) {
+    /// or before `head`, and those that are empty. The next life begins at `tail`.
+    pub(crate) fn prune(&mut self, head: u64, tail: u64) {
         let lives = std::mem::take(&mut self.0);
         let mut starts = lives.iter().skip(1).map(|l| l.start).collect::<Vec<_>>();
-        starts.push(u64::MAX);
+        starts.push(tail);
         self.0 = lives
             .iter()
             .zip(starts)
@@ -203,10 +203,12 @@ mod tests {
         assert_eq!(lives.end_at(64), Some(128));
         assert_eq!(lives.end_at(128), None);
         assert_eq!(Lives::decode(&lives.encode()), Ok(lives.clone()));
-        lives.prune(64);
+        lives.prune(64, 144);
         assert_eq!(lives.count(), 2, "the empty life 2 collapses");
-        lives.prune(128);
+        lives.prune(128, 144);
         assert_eq!(lives.count(), 1);
+        lives.prune(128, 128);
+        assert_eq!(lives.count(), 0, "and the last, where another one follows");
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) fn repair(
 
     let number = lives.newest().number + 1;
     // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
-    lives.prune(lowest_head.min(head));
+    lives.prune(lowest_head.min(head), tail);
     let receive_only = !lives.push(new_life(tail, number, entropy)?);
     if receive_only && tail < head + capacity {
         // Without a salt of its own the life would take a torn frame at its tail for one that was sent.

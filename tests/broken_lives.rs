@@ -1,0 +1,42 @@
+//! The last place in the table of lives.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use support::{flush, quick_dir, watchdog};
+use walchan::{Delivery, Receiver, Sender};
+
+fn open(path: &Path) -> (Sender<u64>, Receiver<u64>) {
+    walchan::channel_with_options(path, flush()).unwrap()
+}
+
+/// Lives whose messages a file can hold.
+const LIVES: u64 = 1022;
+
+#[test]
+fn a_life_without_messages_takes_no_place_from_one_that_sends() {
+    let _dog = watchdog();
+    let dir = quick_dir();
+    let path = dir.path().join("q");
+    for n in 0..LIVES - 1 {
+        let (tx, _rx) = open(&path);
+        tx.send(n).unwrap();
+    }
+    // Nobody sends here.
+    drop(open(&path));
+    drop(open(&path));
+    let (tx, rx) = open(&path);
+    tx.send(LIVES - 1).unwrap();
+    drop((tx, rx));
+    let (tx, rx) = open(&path);
+    assert!(tx.send(LIVES).is_err(), "the table is full");
+    for (n, message) in rx.try_iter().enumerate() {
+        assert_eq!(message, n as u64);
+        Delivery::ack(message).unwrap();
+    }
+    drop((tx, rx));
+    let (tx, rx) = open(&path);
+    tx.send(LIVES).unwrap();
+    assert_eq!(rx.try_recv().unwrap(), LIVES);
+}
