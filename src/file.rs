@@ -196,9 +196,12 @@ pub(crate) enum Created {
 pub(crate) fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
     let temporary = beside(path, IN_THE_MAKING);
     let file = loop {
+        // A link there is not ours, nor is what it leads to.
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
         let file = open_options()
             .create(true)
             .truncate(false)
+            .custom_flags(flags.bits() as i32)
             .open(&temporary)?;
         let Some(file) = LockedFile::lock(file)? else {
             return Ok(Created::Locked);

@@ -82,6 +82,17 @@ fn a_copy_that_could_not_be_written_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_link_in_place_of_a_half_made_file_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let foreign = dir.path().join("foreign");
+    std::fs::write(&foreign, b"not ours").unwrap();
+    std::os::unix::fs::symlink(&foreign, dir.path().join("q.walchan-new")).unwrap();
+    let opened = walchan::channel_with_options::<u64>(dir.path().join("q"), flush());
+    assert!(matches!(opened.unwrap_err(), Error::Io(_)));
+    assert_eq!(std::fs::read(&foreign).unwrap(), b"not ours");
+}
+
+#[test]
 fn a_second_name_of_a_channel_is_never_taken_for_a_half_made_file() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
