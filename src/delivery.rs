@@ -150,7 +150,8 @@ impl<T> Delivery<T> {
         delivery.receipt.channel.id(delivery.receipt.frame.position)
     }
 
-    /// How often the message has been delivered, this time included; 14 stands for that many or more.
+    /// How often the message has been delivered, this time included; 14 stands for that many or more. A power
+    /// cut may take back what was counted since the last sync.
     pub fn deliveries(delivery: &Self) -> u32 {
         u32::from(delivery.receipt.frame.deliveries)
     }

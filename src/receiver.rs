@@ -456,7 +456,8 @@ impl Undecodable {
         &self.cause
     }
 
-    /// How often the message has been delivered, this time included; 14 stands for that many or more.
+    /// How often the message has been delivered, this time included; 14 stands for that many or more. A power
+    /// cut may take back what was counted since the last sync.
     #[must_use]
     pub fn deliveries(&self) -> u32 {
         self.deliveries

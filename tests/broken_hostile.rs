@@ -4,8 +4,8 @@
 mod support;
 
 use std::path::Path;
-use support::{HEADER, watchdog};
-use walchan::{Durability, Error, Options};
+use support::{HEADER, flush, patch, watchdog};
+use walchan::{Durability, Error, Options, RecvError};
 
 const RING: usize = 8 << 20;
 /// Where the first life of the first table has its salt.
@@ -52,4 +52,34 @@ fn headers_at_every_place_are_an_error_soon_and_change_nothing() {
     let opened = walchan::channel_with_options::<u64>(&path, options());
     assert!(matches!(opened.unwrap_err(), Error::Corrupt { .. }));
     assert!(std::fs::read(&path).unwrap() == bytes);
+}
+
+#[test]
+fn a_filler_that_nobody_can_acknowledge_does_not_hold_the_space_for_ever() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    let (tx, rx) = walchan::channel_with_options::<Vec<u8>>(&path, flush()).unwrap();
+    // The third does not fit before the end of the ring, so padding lies before it.
+    tx.send(vec![1; 30_000]).unwrap();
+    drop(rx.recv().unwrap());
+    tx.send(vec![2; 30_000]).unwrap();
+    tx.send(vec![3; 30_000]).unwrap();
+    drop((tx, rx));
+    patch(&path, |bytes| {
+        let padding = HEADER + 2 * 30_032;
+        assert_ne!(bytes[padding..padding + 8], [0; 8], "no header lies there");
+        bytes[padding] = NEVER as u8;
+    });
+    let (tx, rx) = walchan::channel_with_options::<Vec<u8>>(&path, flush()).unwrap();
+    assert_eq!(rx.recv().unwrap()[0], 2);
+    let Err(RecvError::Corrupt(place)) = rx.recv() else {
+        panic!("what no channel writes is no frame");
+    };
+    place.acknowledge().unwrap();
+    assert_eq!(rx.recv().unwrap()[0], 3);
+    for n in 0..10 {
+        tx.send(vec![n; 30_000]).unwrap();
+        assert_eq!(rx.recv().unwrap()[0], n);
+    }
 }

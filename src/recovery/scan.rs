@@ -56,6 +56,10 @@ impl Scanner<'_> {
         let (Some(state), Some(word1)) = (frame::state_of(word0), Word1::decode(word1)) else {
             return Ok(Place::Named);
         };
+        // Fillers are written acknowledged: in another state nothing could ever let the head pass them.
+        if word1.kind != Kind::Message && state != State::Acknowledged {
+            return Ok(Place::Named);
+        }
         let to_end = self.capacity - (position & (self.capacity - 1));
         let stop = self
             .lives
