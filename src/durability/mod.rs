@@ -21,6 +21,8 @@ use crate::ring::wait::Event;
 use crate::ring::{Frame, Ring};
 use crate::sync::{AtomicU32, AtomicU64, CachePadded, Fences, Mutex, MutexGuard, Ordering, weaken};
 use pages::Pages;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::time::{Duration, Instant};
 use timer::Timer;
@@ -138,7 +140,7 @@ pub(crate) struct Log<M> {
     pub(crate) timer: Timer,
     commit_every: AtomicU64,
     /// Positions of messages that came back in this life, and how many.
-    returned: Mutex<Vec<u64>>,
+    returned: Mutex<BinaryHeap<Reverse<u64>>>,
     returned_count: AtomicU32,
 }
 
@@ -162,7 +164,7 @@ impl<M: Memory> Log<M> {
             synced: Event::new(0, Fences::Even),
             timer: Timer::new(),
             commit_every: AtomicU64::new(1),
-            returned: Mutex::new(Vec::new()),
+            returned: Mutex::new(BinaryHeap::new()),
             returned_count: AtomicU32::new(0),
             ring,
         }

@@ -5,6 +5,7 @@ use super::{Log, Mode, POISONED, Received, SENDERS_GONE};
 use crate::memory::Memory;
 use crate::ring::{Reader, Seen};
 use crate::sync::Ordering;
+use std::cmp::Reverse;
 use std::io;
 
 impl<M: Memory> Log<M> {
@@ -57,11 +58,7 @@ impl<M: Memory> Log<M> {
         }
         let position = {
             let mut returned = self.returned.lock();
-            let (lowest, _) = returned
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, position)| **position)?;
-            let position = returned.swap_remove(lowest);
+            let Reverse(position) = returned.pop()?;
             // [O:returned] Relaxed: written under the lock only.
             self.returned_count
                 .store(returned.len() as u32, Ordering::Relaxed);
@@ -77,7 +74,7 @@ impl<M: Memory> Log<M> {
     pub(crate) fn give_back(&self, position: u64) {
         {
             let mut returned = self.returned.lock();
-            returned.push(position);
+            returned.push(Reverse(position));
             // [O:returned] Relaxed: written under the lock only.
             self.returned_count
                 .store(returned.len() as u32, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use super::pages::Pages;
 use super::timer::{HURRY, PROGRESS, SENT};
 use super::{Goal, Log, Mode, POISONED, Turn};
 use crate::format::checkpoint::Checkpoint;
+use crate::format::frame::FRAME_ALIGN;
 use crate::memory::Memory;
 use crate::sync::{MutexGuard, Ordering, weaken};
 use std::io;
@@ -170,6 +171,14 @@ impl<M: Memory> Log<M> {
         } else {
             head
         };
+        // What was counted and turned out to be damaged may be settled before all of it was found.
+        let (unacknowledged, handed_out) = if clean {
+            let frames_max = (tail - head) / FRAME_ALIGN;
+            let unacknowledged = self.ring.unacknowledged().min(frames_max);
+            (unacknowledged, self.ring.handed_out().min(unacknowledged))
+        } else {
+            (0, 0)
+        };
         let newest = pages.newest();
         let checkpoint = Checkpoint {
             generation: newest.generation + 1,
@@ -177,12 +186,8 @@ impl<M: Memory> Log<M> {
             commit,
             tail: tail.max(commit),
             base: newest.base,
-            unacknowledged: if clean { self.ring.unacknowledged() } else { 0 },
-            handed_out: if clean {
-                self.ring.handed_out().min(u64::from(u32::MAX)) as u32
-            } else {
-                0
-            },
+            unacknowledged,
+            handed_out: handed_out.min(u64::from(u32::MAX)) as u32,
             clean,
         };
         let page = pages.store(checkpoint);
