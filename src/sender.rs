@@ -232,7 +232,8 @@ handle_methods!(
 
 impl<T: Serialize> SyncSender<T> {
     /// Sends a message. Waits while as many messages as the bound allows are unacknowledged, or the ring is
-    /// full; under [`Durability::SyncPerSend`] it waits for the disk, too.
+    /// full; under [`Durability::SyncPerSend`] it waits for the disk, too. There is no queue: a message that is
+    /// large beside the ring may wait as long as others fill the ring with small ones.
     ///
     /// When it has returned `Ok`, the message survives what the
     /// [durability](crate::Durability) promises.
