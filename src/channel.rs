@@ -252,6 +252,8 @@ fn reopen(request: &Request<'_>, file: &LockedFile, synced: bool) -> Result<Reco
     let policy = Policy {
         accept_torn: request.options.truncate_corrupt_tail,
     };
+    // Whoever made the file, or moved it here, may have been killed before it did this.
+    file::sync_name(request.path)?;
     let recovered = recovery::recover(file, identity.capacity, policy, &mut entropy)?;
     if synced {
         // Everything is clean now, so the cache can go, and comes back page by page.

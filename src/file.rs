@@ -167,6 +167,15 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes the name of an existing file durable, in whatever directory it has its place.
+pub(crate) fn sync_name(path: &Path) -> io::Result<()> {
+    match sync_directory(&std::fs::canonicalize(path)?) {
+        // Who may not read the directory did not make the file: it has long been there.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
 /// Creates the missing parent directories, each durable in its own parent.
 pub(crate) fn create_parents(path: &Path) -> io::Result<()> {
     let parent = directory(path);
