@@ -291,7 +291,14 @@ fn drain(path: &Path, oracle: &mut Oracle, durability: Durability) {
         report.damaged().iter().all(|d| !d.was_durable()),
         "{report}"
     );
-    assert!(report.header_faults().is_empty(), "{report}");
+    // A kill in the middle of storing a checkpoint leaves that page invalid, never both, and no other.
+    let faults = report.header_faults();
+    let checkpoints = [17 * 4096, 18 * 4096];
+    assert!(faults.len() <= 1, "{report}");
+    assert!(
+        faults.iter().all(|(at, _)| checkpoints.contains(at)),
+        "{report}"
+    );
     drop(tx);
     oracle.last_in_life = None;
     let mut kept = 0;
