@@ -36,6 +36,10 @@ fn a_life_without_messages_takes_no_place_from_one_that_sends() {
         Delivery::ack(message).unwrap();
     }
     drop((tx, rx));
+    if !cfg!(feature = "fsync") {
+        // Nothing was closed in order: this one finds the head, the next one can rely on it.
+        drop(open(&path));
+    }
     let (tx, rx) = open(&path);
     tx.send(LIVES).unwrap();
     assert_eq!(rx.try_recv().unwrap(), LIVES);
