@@ -80,6 +80,18 @@ impl<T> Delivery<T> {
     }
 
     /// The message.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+    /// # tx.send(1).unwrap();
+    /// let mut delivery = rx.recv().unwrap();
+    /// assert_eq!(*delivery.get(), 1);
+    /// *delivery.get_mut() += 1;
+    /// assert_eq!(delivery.copied(), 2);
+    /// assert_eq!(delivery.into_inner(), 2); // acknowledged
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
     pub fn get(&self) -> &T {
         &self.value
     }
@@ -146,6 +158,17 @@ impl<T> Delivery<T> {
     }
 
     /// The id of the message: the same each time it is delivered.
+    ///
+    /// ```
+    /// use walchan::Delivery;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+    /// # tx.send(1).unwrap();
+    /// let delivery = rx.recv().unwrap();
+    /// println!("{}, delivery {}", Delivery::id(&delivery), Delivery::deliveries(&delivery));
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
     pub fn id(delivery: &Self) -> MessageId {
         delivery.receipt.channel.id(delivery.receipt.frame.position)
     }

@@ -10,6 +10,15 @@ fn same_io(a: &io::Error, b: &io::Error) -> bool {
 }
 
 /// Why a channel could not be opened, synced or closed.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("queue");
+/// let (_tx, _rx) = walchan::channel::<u8>(&path)?;
+/// let again = walchan::channel::<u8>(&path);
+/// assert_eq!(again.err(), Some(walchan::Error::Locked));
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -90,11 +99,35 @@ impl PartialEq for Error {
 }
 
 /// Why a value could not be turned into bytes, or bytes into a value.
+///
+/// ```
+/// use walchan::SendErrorKind;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, _rx) = walchan::channel::<std::path::PathBuf>(dir.path().join("queue"))?;
+/// # use std::os::unix::ffi::OsStringExt;
+/// let not_utf8 = std::ffi::OsString::from_vec(vec![0xff]).into();
+/// let error = tx.send(not_utf8).unwrap_err();
+/// let SendErrorKind::Encode(cause) = error.kind else { panic!() };
+/// println!("{cause}");
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CodecError(pub(crate) String);
 
 /// Why [`send`](crate::Sender::send) did not return `Ok`.
+///
+/// ```
+/// use walchan::{Options, SendErrorKind};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let options = Options { ring_bytes: Some(1 << 16), ..Options::default() };
+/// let (tx, _rx) = walchan::channel_with_options::<Vec<u8>>(dir.path().join("queue"), options)?;
+/// let error = tx.send(vec![0; 100_000]).unwrap_err();
+/// assert!(matches!(error.kind, SendErrorKind::TooLarge { len: 100_008, .. }));
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SendErrorKind {
@@ -207,6 +240,16 @@ impl<T> std::error::Error for SendError<T> {
 }
 
 /// Why [`try_send`](crate::SyncSender::try_send) did not send.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::sync_channel::<u8>(dir.path().join("queue"), 1)?;
+/// drop(rx);
+/// let error = tx.try_send(7).unwrap_err();
+/// assert!(error.is_disconnected());
+/// assert_eq!(error.into_inner(), 7);
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(PartialEq)]
 #[non_exhaustive]
 pub enum TrySendError<T> {
@@ -219,6 +262,17 @@ pub enum TrySendError<T> {
 }
 
 /// Why [`send_timeout`](crate::SyncSender::send_timeout) did not send.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, _rx) = walchan::sync_channel::<u8>(dir.path().join("queue"), 1)?;
+/// tx.send(1).unwrap();
+/// let error = tx.send_timeout(2, Duration::ZERO).unwrap_err();
+/// assert_eq!(error.into_inner(), 2);
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(PartialEq)]
 #[non_exhaustive]
 pub enum SendTimeoutError<T> {
@@ -292,6 +346,23 @@ send_error!(TrySendError, Full, "the channel is full");
 send_error!(SendTimeoutError, Timeout, "the channel stayed full");
 
 /// Why [`recv`](crate::Receiver::recv) gave no message.
+///
+/// ```no_run
+/// use walchan::{Error, Receiver, RecvError};
+///
+/// fn work(rx: &Receiver<String>) -> Result<(), Error> {
+///     loop {
+///         match rx.recv() {
+///             Ok(job) => println!("{}", *job),
+///             Err(RecvError::Disconnected) => return Ok(()),
+///             Err(RecvError::Undecodable(message)) => drop(message.set_aside()?),
+///             Err(RecvError::Corrupt(place)) => drop(place.set_aside()?),
+///             Err(RecvError::Io(error)) => return Err(error.into()),
+///             Err(_) => {}
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RecvError {
@@ -306,6 +377,14 @@ pub enum RecvError {
 }
 
 /// Why [`try_recv`](crate::Receiver::try_recv) gave no message.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
+/// drop(tx);
+/// assert_eq!(rx.try_recv(), Err(walchan::TryRecvError::Disconnected));
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TryRecvError {
@@ -322,6 +401,17 @@ pub enum TryRecvError {
 }
 
 /// Why [`recv_timeout`](crate::Receiver::recv_timeout) gave no message.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
+/// drop(tx);
+/// let received = rx.recv_timeout(Duration::from_secs(1));
+/// assert_eq!(received, Err(walchan::RecvTimeoutError::Disconnected));
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RecvTimeoutError {

@@ -49,6 +49,10 @@ impl fmt::Display for MessageId {
 }
 
 /// The text is not a [`MessageId`].
+///
+/// ```
+/// assert!("17".parse::<walchan::MessageId>().is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a message id is two numbers of 16 hexadecimal digits, with a hyphen between")]
 #[non_exhaustive]

@@ -6,6 +6,16 @@ use std::time::Duration;
 ///
 /// The process may be killed at any time in every mode: what was sent stays. The modes differ in what a
 /// power cut or a crash of the kernel may take.
+///
+/// ```
+/// use std::time::Duration;
+/// use walchan::Durability;
+///
+/// assert_eq!(Durability::default(), Durability::SyncPerSend);
+/// // At most a thousand messages, or those of the last five milliseconds, are lost in a power cut.
+/// let relaxed = Durability::SyncEvery { max_ops: 1000, max_delay: Duration::from_millis(5) };
+/// # assert_ne!(relaxed, Durability::FlushOnly);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// Each send returns when its message is on stable storage. Sends of several threads share syncs.

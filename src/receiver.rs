@@ -20,6 +20,15 @@ use std::time::{Duration, Instant};
 
 /// The receiving half of a channel.
 ///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+/// tx.send("hello".to_owned()).unwrap();
+/// assert_eq!(*rx.recv().unwrap(), "hello");
+/// println!("{}, {:?}", rx.recovery(), rx.durability());
+/// # Ok::<(), walchan::Error>(())
+/// ```
+///
 /// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes
 /// the channel for senders; what is not acknowledged stays for the next life.
 pub struct Receiver<T> {
@@ -312,7 +321,7 @@ impl<T> fmt::Debug for Receiver<T> {
 impl<T> UnwindSafe for Receiver<T> {}
 impl<T> RefUnwindSafe for Receiver<T> {}
 
-/// Messages that are there; see [`Receiver::try_iter`].
+/// Messages that are there; see [`Receiver::try_iter`] for an example.
 #[derive(Debug)]
 pub struct TryIter<'a, T> {
     receiver: &'a Receiver<T>,
@@ -326,7 +335,7 @@ impl<T: DeserializeOwned> Iterator for TryIter<'_, T> {
     }
 }
 
-/// Messages, waiting for each; see [`Receiver::iter`].
+/// Messages, waiting for each; see [`Receiver::iter`] for an example.
 #[derive(Debug)]
 pub struct Iter<'a, T> {
     receiver: &'a Receiver<T>,
@@ -340,7 +349,16 @@ impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
     }
 }
 
-/// Messages, waiting for each, from a receiver of its own; see [`Receiver::iter`].
+/// Messages, waiting for each, from a receiver of its own.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::channel(dir.path().join("queue"))?;
+/// tx.send(1).unwrap();
+/// drop(tx);
+/// assert_eq!(rx.into_iter().map(|d| *d).collect::<Vec<i32>>(), [1]);
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct IntoIter<T> {
     receiver: Receiver<T>,
@@ -498,6 +516,15 @@ impl fmt::Display for Undecodable {
 ///
 /// Dropping it leaves everything as it is: the next life reports it again, and the space from here on
 /// does not come back until it is settled. Like a delivery it keeps the channel open.
+///
+/// ```no_run
+/// # let (_tx, rx) = walchan::channel::<String>("queue")?;
+/// if let Err(walchan::RecvError::Corrupt(place)) = rx.recv() {
+///     eprintln!("{} bytes at {}: {}", place.bytes().len(), place.position(), place.cause());
+///     place.set_aside()?;
+/// }
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(Debug, PartialEq)]
 pub struct Corrupt {
     left: Left,
@@ -565,6 +592,10 @@ impl fmt::Display for Corrupt {
 }
 
 /// What is wrong with a place that is [`Corrupt`].
+///
+/// ```
+/// println!("{}", walchan::DamageCause::Unreadable);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DamageCause {

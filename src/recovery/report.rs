@@ -3,6 +3,15 @@
 use std::fmt;
 
 /// A place in the ring whose content is not what was sent.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let (_tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
+/// for damaged in rx.recovery().damaged() {
+///     println!("{damaged}; it was durable: {}", damaged.was_durable());
+/// }
+/// # Ok::<(), walchan::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedFrame {
     position: u64,
