@@ -364,6 +364,24 @@ pub struct IntoIter<T> {
     receiver: Receiver<T>,
 }
 
+impl<T> IntoIter<T> {
+    /// Gives the receiver back, for the error at which the iteration stopped.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
+    /// drop(tx);
+    /// let mut messages = rx.into_iter();
+    /// assert!(messages.next().is_none());
+    /// assert_eq!(messages.into_receiver().recv(), Err(walchan::RecvError::Disconnected));
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    #[must_use]
+    pub fn into_receiver(self) -> Receiver<T> {
+        self.receiver
+    }
+}
+
 impl<T: DeserializeOwned> Iterator for IntoIter<T> {
     type Item = Delivery<T>;
 
