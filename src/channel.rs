@@ -331,6 +331,7 @@ pub(crate) fn without_thread<M: Memory>(
         unacknowledged,
         handed_out,
         bound,
+        shown_by_commit: mode == Mode::PerSend,
     };
     let ring = Ring::new(memory, layout, start);
     let reading = Reading {

@@ -158,6 +158,7 @@ impl Channel {
             unacknowledged: 0,
             handed_out: 0,
             bound: setup.bound,
+            shown_by_commit: matches!(setup.mode, Mode::PerSend),
         };
         let mode = match setup.mode {
             Mode::PerSend => LogMode::PerSend,

@@ -52,6 +52,8 @@ pub(crate) struct Start {
     pub(crate) handed_out: u64,
     /// Messages that may be unacknowledged at once.
     pub(crate) bound: u64,
+    /// Messages are shown when they are committed, not when they are published: the reader waits for a disk.
+    pub(crate) shown_by_commit: bool,
 }
 
 /// What producers write: on a line of their own.
@@ -115,6 +117,13 @@ pub(crate) struct Ring<M> {
 impl<M: Memory> Ring<M> {
     pub(crate) fn new(memory: M, layout: Layout, start: Start) -> Self {
         debug_assert!(start.head <= start.tail && start.tail <= start.limit);
+        let readable = if start.shown_by_commit {
+            // A reader that looks again and again, or fences for all, takes time from the sync it waits for. Only a
+            // round shows anything, and it comes behind a whole fence.
+            Event::new(0, Fences::Even)
+        } else {
+            Event::new(SPINS, Fences::Lopsided)
+        };
         Ring {
             memory,
             layout,
@@ -138,7 +147,7 @@ impl<M: Memory> Ring<M> {
             }),
             damage: Mutex::new(BTreeSet::new()),
             barrier: AtomicU64::new(u64::MAX),
-            readable: Event::new(SPINS, Fences::Lopsided),
+            readable,
             room: Event::new(SPINS, Fences::Lopsided),
             published: Event::new(0, Fences::Lopsided),
         }
