@@ -72,7 +72,9 @@ impl Default for Options {
 
 /// When acknowledgements give their space back, and become durable.
 ///
-/// An acknowledgement survives the death of the process at once, whatever these say.
+/// An acknowledgement survives the death of the process at once, whatever these say. Under
+/// [`Durability::FlushOnly`] nothing else is promised, so `commit_every` has no effect there: the head moves when a
+/// sender needs room, when a quarter of the ring has been acknowledged, and by `commit_max_delay`.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Steps that are announced, timed and summed up. Stops at the first that fails.
 
 use std::env::var_os;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -54,11 +53,11 @@ fn typed(command: &Command) -> String {
     let mut line = String::new();
     for (key, value) in command.get_envs() {
         let value = value.unwrap_or_default();
-        let _ = write!(line, "{}={value:?} ", key.display());
+        line.push_str(&format!("{}={value:?} ", key.display()));
     }
     line.push_str("cargo");
     for arg in command.get_args() {
-        let _ = write!(line, " {}", arg.display());
+        line.push_str(&format!(" {}", arg.display()));
     }
     line
 }
