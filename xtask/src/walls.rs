@@ -4,7 +4,15 @@ use crate::orderings::PLACES;
 use crate::run::{Outcome, judge};
 use crate::source::{Source, words};
 
-const ALL: &[&str] = &["src", "tests", "benches", "examples", "loom-tests", "xtask"];
+const ALL: &[&str] = &[
+    "src",
+    "tests",
+    "benches",
+    "examples",
+    "loom-tests",
+    "system-tests",
+    "xtask",
+];
 
 /// What code may say in some places of `src` only.
 const CONFINED: [(&str, &[&str]); 6] = [

@@ -1,0 +1,186 @@
+//! File systems in files, mounted for one test, and frozen copies of them.
+
+use crate::run;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A file system to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Ext4,
+    Ext4NoJournal,
+    Xfs,
+    Btrfs,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 4] = [Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs, Kind::Btrfs];
+    /// What making and mounting any of them takes.
+    pub const PROGRAMS: [&str; 5] = ["mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "mount", "umount"];
+    /// The smallest size that all of them accept.
+    pub const SMALLEST: u64 = 300 << 20;
+
+    fn make(self, image: &Path) {
+        let mut mkfs = match self {
+            Kind::Ext4 | Kind::Ext4NoJournal => Command::new("mkfs.ext4"),
+            Kind::Xfs => Command::new("mkfs.xfs"),
+            Kind::Btrfs => Command::new("mkfs.btrfs"),
+        };
+        match self {
+            Kind::Ext4 => mkfs.args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"]),
+            Kind::Ext4NoJournal => mkfs.args(["-q", "-F", "-O", "^has_journal"]),
+            Kind::Xfs => mkfs.args(["-q", "-f"]),
+            Kind::Btrfs => mkfs.args(["-q", "-f"]),
+        };
+        run(mkfs.arg(image).env("PATH", with_sbin()));
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Ext4 | Kind::Ext4NoJournal => "ext4",
+            Kind::Xfs => "xfs",
+            Kind::Btrfs => "btrfs",
+        }
+    }
+
+    /// The copy of a mounted XFS has its UUID too.
+    fn mount_options(self) -> &'static str {
+        match self {
+            Kind::Xfs => "loop,nouuid",
+            _ => "loop",
+        }
+    }
+}
+
+fn with_sbin() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:/sbin:/usr/sbin")
+}
+
+/// Where file systems live in files that can be copied at once: an XFS, itself in a file. Mounts are seen by
+/// the thread that made it and the threads and processes that this one starts, and end with them.
+#[derive(Debug)]
+pub struct Host {
+    mounted: Mounted,
+    dir: TempDir,
+}
+
+impl Host {
+    #[allow(unsafe_code)]
+    pub fn new() -> Host {
+        // SAFETY: neither threads nor descriptors are shared less than before; only later mounts are.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.unwrap();
+        run(Command::new("mount").args(["--make-rprivate", "/"]));
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("host.img");
+        File::create(&image).unwrap().set_len(64 << 30).unwrap();
+        Kind::Xfs.make(&image);
+        let mounted = Mounted::new(Kind::Xfs, &image, dir.path().join("host"));
+        Host { mounted, dir }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.mounted.path().join(name)
+    }
+
+    /// Makes a file system of so many bytes, and mounts it.
+    pub fn volume(&self, kind: Kind, name: &str, bytes: u64) -> Volume {
+        let image = self.place(&format!("{name}.img"));
+        File::create(&image).unwrap().set_len(bytes).unwrap();
+        kind.make(&image);
+        let mounted = Mounted::new(kind, &image, self.dir.path().join(name));
+        Volume {
+            kind,
+            image,
+            mounted,
+        }
+    }
+
+    /// The device under a volume as it is at this moment, in another file: what a power cut leaves, as the
+    /// block layer saw it.
+    pub fn freeze(&self, volume: &Volume, name: &str) -> Frozen {
+        let image = self.place(&format!("{name}.img"));
+        let from = File::open(&volume.image).unwrap();
+        let to = File::create_new(&image).unwrap();
+        rustix::fs::ioctl_ficlone(&to, &from).unwrap();
+        Frozen {
+            kind: volume.kind,
+            image,
+        }
+    }
+
+    /// Mounts a frozen copy; its file goes when the volume is dropped, for nobody else has use for it.
+    pub fn thaw(&self, frozen: Frozen, name: &str) -> Volume {
+        let Frozen { kind, image } = frozen;
+        let mounted = Mounted::new(kind, &image, self.dir.path().join(name));
+        std::fs::remove_file(&image).unwrap();
+        Volume {
+            kind,
+            image,
+            mounted,
+        }
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Host::new()
+    }
+}
+
+/// A file system, mounted.
+#[derive(Debug)]
+pub struct Volume {
+    kind: Kind,
+    image: PathBuf,
+    mounted: Mounted,
+}
+
+impl Volume {
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.mounted.path()
+    }
+
+    /// The file it is in.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+}
+
+/// A copy of a device.
+#[derive(Debug)]
+pub struct Frozen {
+    kind: Kind,
+    image: PathBuf,
+}
+
+/// Unmounts when dropped, at the latest when nothing uses it any more.
+#[derive(Debug)]
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(kind: Kind, image: &Path, at: PathBuf) -> Mounted {
+        std::fs::create_dir(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", kind.name(), "-o", kind.mount_options()]);
+        run(mount.arg(image).arg(&at));
+        Mounted(at)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        if unmounted.is_ok_and(|status| status.success()) {
+            // It is empty now; if not, the directory around it goes with the test anyway.
+            std::fs::remove_dir(&self.0).ok();
+        }
+    }
+}
