@@ -1,7 +1,7 @@
 //! `cargo xtask lint`: all that can be judged without running the code.
 
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
-use crate::walls;
+use crate::{promises, walls};
 
 /// Every combination of features, but for `models`, which does nothing without loom.
 const FEATURES: [&str; 4] = ["", "fsync", "stress", "fsync,stress"];
@@ -10,6 +10,7 @@ pub fn run() -> Outcome {
     let mut plan = Plan::default();
     plan.command("formatting", cargo("fmt --all --check"))?;
     plan.step("walls between modules", "cargo xtask lint", walls::run)?;
+    plan.step("promises and tests", "cargo xtask lint", promises::run)?;
     let clippy = cargo("clippy --workspace --all-targets -- -D warnings");
     plan.command("clippy", clippy)?;
     for list in FEATURES {

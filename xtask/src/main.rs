@@ -2,6 +2,7 @@
 
 mod lint;
 mod orderings;
+mod promises;
 mod protocol;
 mod run;
 mod sabotage;
