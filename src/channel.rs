@@ -14,6 +14,7 @@ use crate::memory::mapped::Mapped;
 use crate::memory::{Medium, Memory};
 use crate::message_id::MessageId;
 use crate::options::{Durability, Options};
+use crate::planted::planted;
 use crate::receiver::DamageCause;
 use crate::recovery::backlog::{Backlog, Item};
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
@@ -253,7 +254,9 @@ fn reopen(request: &Request<'_>, file: &LockedFile, synced: bool) -> Result<Reco
         accept_torn: request.options.truncate_corrupt_tail,
     };
     // Whoever made the file, or moved it here, may have been killed before it did this.
-    file::sync_name(request.path)?;
+    if !planted!("name_of_old_file_not_synced") {
+        file::sync_name(request.path)?;
+    }
     let recovered = recovery::recover(file, identity.capacity, policy, &mut entropy)?;
     if synced {
         // Everything is clean now, so the cache can go, and comes back page by page.
@@ -523,7 +526,7 @@ impl<M: Memory> Channel<M> {
         let Some(timer) = self.timer.take() else {
             return Ok(());
         };
-        if std::process::id() != self.owner {
+        if std::process::id() != self.owner && !planted!("child_closes") {
             return Ok(());
         }
         self.log.timer.flag(STOP);

@@ -5,6 +5,7 @@
 //! are an error too. User code that panics while it decodes gives an error.
 
 use crate::error::CodecError;
+use crate::planted::planted;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
 use bincode::enc::write::Writer;
 use serde::Serialize;
@@ -88,7 +89,9 @@ pub(crate) fn check<T: DeserializeOwned>(payload: &[u8]) -> Result<(), CodecErro
 /// The limit is a constant of bincode's, so there are classes of it: at least four times the payload (a
 /// `char` counts four bytes for one), at most 64 times, and never less than 64 KiB.
 fn decode_limited<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
-    if payload.len() <= 16 << 10 {
+    if planted!("no_decode_limit") {
+        decode_with::<T, { 1 << 62 }>(payload)
+    } else if payload.len() <= 16 << 10 {
         decode_with::<T, { 64 << 10 }>(payload)
     } else {
         decode_large(payload)
@@ -108,7 +111,9 @@ fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
 #[inline]
 fn decode_with<T: DeserializeOwned, const N: usize>(payload: &[u8]) -> Result<T, CodecError> {
     match bincode::serde::decode_from_slice(payload, config::<N>()) {
-        Ok((value, used)) if used == payload.len() => Ok(value),
+        Ok((value, used)) if used == payload.len() || planted!("trailing_bytes_accepted") => {
+            Ok(value)
+        }
         Ok((_, used)) => Err(CodecError(format!(
             "{} bytes are left over",
             payload.len() - used

@@ -5,6 +5,7 @@
 //! to the open file, so it moves with the rename. No channel has a name that ends like that.
 
 use crate::memory::Medium;
+use crate::planted::planted;
 use rustix::fs::RenameFlags;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -40,6 +41,7 @@ impl LockedFile {
     /// `None` if another open file has the lock.
     fn lock(file: File) -> io::Result<Option<Self>> {
         match file.try_lock() {
+            _ if planted!("lock_not_taken") => Ok(Some(LockedFile(file))),
             Ok(()) => Ok(Some(LockedFile(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e),
@@ -52,7 +54,7 @@ impl LockedFile {
 
     /// Data and size, not times. A no-op without the feature `fsync`.
     pub(crate) fn sync_data(&self) -> io::Result<()> {
-        if cfg!(feature = "fsync") {
+        if cfg!(feature = "fsync") && !planted!("file_not_synced") {
             self.0.sync_data()
         } else {
             Ok(())
@@ -63,6 +65,9 @@ impl LockedFile {
 impl Drop for LockedFile {
     /// A child of `fork` shares the open file: closing ours would leave the lock with it.
     fn drop(&mut self) {
+        if planted!("no_unlock_before_close") {
+            return;
+        }
         // Closing unlocks too, unless a child holds a copy; then this is all that can be done.
         self.0.unlock().ok();
     }
@@ -101,7 +106,7 @@ fn open_options() -> OpenOptions {
     options
         .read(true)
         .write(true)
-        .mode(0o600)
+        .mode(planted!("readable_by_others", 0o644, 0o600))
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
     options
 }
@@ -160,7 +165,7 @@ fn directory(path: &Path) -> &Path {
 
 /// Makes the entries of the directory that holds `path` durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(feature = "fsync") {
+    if cfg!(feature = "fsync") && !planted!("directory_not_synced") {
         File::open(directory(path))?.sync_all()
     } else {
         Ok(())
@@ -186,6 +191,9 @@ pub(crate) fn create_parents(path: &Path) -> io::Result<()> {
     match std::fs::create_dir(parent) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
+    }
+    if planted!("parents_not_synced") {
+        return Ok(());
     }
     sync_directory(parent)
 }
@@ -258,24 +266,25 @@ fn fill_and_publish(
         return Ok(false);
     }
     let raw = file.as_file();
-    raw.set_len(0)?;
+    raw.set_len(planted!("sparse_file", len, 0))?;
+    let early = planted!("name_before_content") && publish(temporary, path)?;
     without_copy_on_write(raw);
     let step = match fill {
         Fill::Pages => 4 << 10,
         Fill::Megabytes => 1 << 20,
     };
     let zeros = vec![0; step];
-    let mut at = 0;
+    let mut at = planted!("sparse_file", len, 0);
     while at < len {
         let part = (len - at).min(step as u64) as usize;
         raw.write_all_at(&zeros[..part], at)?;
         at += part as u64;
     }
     raw.write_all_at(header, 0)?;
-    if cfg!(feature = "fsync") {
+    if cfg!(feature = "fsync") && !planted!("name_before_sync") {
         raw.sync_all()?;
     }
-    if !publish(temporary, path)? {
+    if !early && !publish(temporary, path)? {
         return Ok(false);
     }
     sync_directory(path)?;

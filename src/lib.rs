@@ -35,6 +35,7 @@ pub mod models;
 mod open;
 #[cfg(not(all(loom, feature = "models")))]
 mod options;
+mod planted;
 #[cfg(not(all(loom, feature = "models")))]
 mod receiver;
 #[cfg(not(all(loom, feature = "models")))]

@@ -8,6 +8,7 @@
 //! hold, until a completed sync has replaced it.
 
 use crate::format::checkpoint::Checkpoint;
+use crate::planted::planted;
 
 #[derive(Debug)]
 pub(super) struct Pages {
@@ -67,7 +68,7 @@ impl Pages {
 
     /// Takes note of a checkpoint; tells the page to store it in.
     pub(super) fn store(&mut self, checkpoint: Checkpoint) -> usize {
-        let page = 1 - self.newest;
+        let page = planted!("one_checkpoint_page", self.newest, 1 - self.newest);
         self.newest = page;
         self.stored[page] = checkpoint;
         self.pins[page] = lower(self.pins[page], pin_of(&checkpoint));
@@ -89,13 +90,17 @@ impl Pages {
     }
 
     pub(super) fn is_pinned(&self) -> bool {
-        self.pins != [None; 2]
+        self.pins != [None; 2] && !planted!("pins_ignored")
     }
 
     /// The lowest head that recovery could start from.
     pub(super) fn floor(&self) -> u64 {
+        if planted!("limit_by_newest_page") {
+            return self.newest().head;
+        }
         let heads = self.stored[0].head.min(self.stored[1].head);
-        lower(self.pins[0], self.pins[1]).map_or(heads, |pin| pin.min(heads))
+        let pins = planted!("pins_ignored", [None; 2], self.pins);
+        lower(pins[0], pins[1]).map_or(heads, |pin| pin.min(heads))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::timer::PROGRESS;
 use super::{Log, Mode, POISONED, Received, SENDERS_GONE};
 use crate::memory::Memory;
+use crate::planted::planted;
 use crate::ring::{Reader, Seen};
 use crate::sync::Ordering;
 use std::cmp::Reverse;
@@ -20,7 +21,7 @@ impl<M: Memory> Log<M> {
         let ended = self.has_status(POISONED | SENDERS_GONE);
         let poisoned = ended && self.has_status(POISONED);
         // What a power cut could unsend is not shown; of a channel that failed, only what is durable.
-        let durable_only = self.mode == Mode::PerSend || poisoned;
+        let durable_only = (self.mode == Mode::PerSend || poisoned) && !planted!("unsynced_shown");
         let visible = if durable_only {
             self.commit()
         } else {
@@ -79,7 +80,9 @@ impl<M: Memory> Log<M> {
             self.returned_count
                 .store(returned.len() as u32, Ordering::Relaxed);
         }
-        self.ring.readable.notify();
+        if !planted!("returned_wakes_nobody") {
+            self.ring.readable.notify();
+        }
     }
 
     /// Acknowledges a message, once. Never waits for the disk.
@@ -99,7 +102,9 @@ impl<M: Memory> Log<M> {
         if due {
             self.ring.advance();
         }
-        self.ring.room.notify();
+        if !planted!("ack_wakes_nobody") {
+            self.ring.room.notify();
+        }
         if due {
             self.timer.flag(PROGRESS);
         } else {

@@ -6,6 +6,7 @@ use super::{Goal, Log, Mode, POISONED, Turn};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::FRAME_ALIGN;
 use crate::memory::Memory;
+use crate::planted::planted;
 use crate::sync::{MutexGuard, Ordering, weaken};
 use std::io;
 
@@ -35,7 +36,11 @@ impl<M: Memory> Log<M> {
             if matches!(goal, Goal::Commit(_) | Goal::Permit(_)) && !self.would_commit() {
                 // A claim that is not published is in the way: give up the role before waiting for it.
                 // Nobody who waits here takes the role, so nobody here keeps it from another.
-                self.resign(role);
+                if planted!("hole_waited_for_in_the_role") {
+                    std::mem::forget(role);
+                } else {
+                    self.resign(role);
+                }
                 self.ring.published.wait(None, || {
                     let go_on =
                         self.would_commit() || self.reached(goal) || self.has_status(POISONED);
@@ -114,7 +119,13 @@ impl<M: Memory> Log<M> {
             pages.sync_begins();
             (target, claims, stored)
         };
-        match self.ring.memory().sync() {
+        match planted!("round_not_synced", Ok(()), self.ring.memory().sync()) {
+            Err(_) if planted!("failed_sync_retried") && self.ring.memory().sync().is_ok() => {
+                self.completed(number, target, claims, &stored)
+            }
+            Err(_) if planted!("failed_sync_forgotten") => {
+                self.completed(number, target, claims, &stored)
+            }
             Ok(()) => self.completed(number, target, claims, &stored),
             Err(error) => self.poison(&error),
         }
@@ -123,11 +134,12 @@ impl<M: Memory> Log<M> {
 
     /// After the sync of a round.
     pub(super) fn completed(&self, number: u64, target: u64, claims: u64, stored: &Checkpoint) {
+        let commit = planted!("commit_to_the_live_tail", self.ring.tail(), target);
         // [O:commit_own] Relaxed: only the leader writes it.
-        if target > self.commit.load(Ordering::Relaxed) {
+        if commit > self.commit.load(Ordering::Relaxed) {
             // [O:commit] Release: E9, pairs with [O:commit_read]; comes after the sync that it reports.
             self.commit
-                .store(target, weaken!("commit", Ordering::Release));
+                .store(commit, weaken!("commit", Ordering::Release));
         }
         if let Mode::Every { .. } = self.mode {
             // [O:unsynced] Relaxed: each of these claims took one.
@@ -149,7 +161,9 @@ impl<M: Memory> Log<M> {
     }
 
     pub(super) fn raise_limit(&self, pages: &Pages) {
-        let floor = if self.is_synced_mode() {
+        let floor = if planted!("limit_by_the_live_head") {
+            self.ring.head()
+        } else if self.is_synced_mode() {
             pages.recorded().head
         } else {
             pages.floor()
@@ -166,7 +180,9 @@ impl<M: Memory> Log<M> {
         tail: u64,
         clean: bool,
     ) -> Checkpoint {
-        let commit = if clean || pages.names_commit || self.is_synced_mode() {
+        let commit = if planted!("commit_before_data") {
+            tail
+        } else if clean || pages.names_commit || self.is_synced_mode() {
             self.commit().max(head)
         } else {
             head
@@ -263,7 +279,9 @@ impl<M: Memory> Log<M> {
         if !cfg!(feature = "fsync") {
             return Ok(());
         }
-        self.sync_progress()?;
+        if !planted!("clean_before_the_last_sync") {
+            self.sync_progress()?;
+        }
         let mut pages = self.pages.lock();
         self.store_checkpoint(&mut pages, self.ring.head(), self.ring.tail(), true);
         drop(pages);

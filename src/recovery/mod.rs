@@ -23,6 +23,7 @@ use crate::format::{
     CHECKPOINT_OFFSETS, HEADER_LEN, IDENTITY_OFFSET, PAGE_LEN, PageFault, TABLE_OFFSETS,
 };
 use crate::memory::Medium;
+use crate::planted::planted;
 use std::io;
 
 /// What recovery is allowed and asked to do.
@@ -207,7 +208,7 @@ pub(crate) fn new_life(start: u64, number: u64, entropy: Entropy<'_>) -> io::Res
     let [salt, tag] = entropy()?;
     Ok(Life {
         start,
-        salt: salt_from(salt),
+        salt: salt_from(planted!("reused_salt", 0, salt)),
         tag,
         number,
     })

@@ -20,6 +20,7 @@ use crate::format::frame::{self, Kind};
 use crate::format::incarnations::Lives;
 use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, PAGE_LEN, TABLE_OFFSETS};
 use crate::memory::Medium;
+use crate::planted::planted;
 use std::io;
 
 /// Bytes written again at once.
@@ -45,22 +46,30 @@ pub(super) fn repair(
         head, tail, commit, ..
     } = findings;
 
-    close_holes(medium, &lives, capacity, &findings.holes)?;
+    if !planted!("holes_not_closed") {
+        close_holes(medium, &lives, capacity, &findings.holes)?;
+    }
     let kept = commit.max(head);
-    let mut written_again = write_again(medium, capacity, kept, tail)?;
-    for page in &findings.touched {
+    let again = planted!("kept_not_written_again", tail, kept);
+    let mut written_again = write_again(medium, capacity, again, tail)?;
+    for page in findings
+        .touched
+        .iter()
+        .filter(|_| !planted!("states_not_written_again"))
+    {
         let (from, to) = (head.max(*page), kept.min(page + PAGE_LEN));
         written_again |= write_again(medium, capacity, from, to)?;
     }
-    if written_again || !findings.holes.is_empty() {
+    if (written_again || !findings.holes.is_empty()) && !planted!("holes_not_synced") {
         medium.sync_written()?;
     }
 
     let number = lives.newest().number + 1;
     // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
-    lives.prune(lowest_head.min(head), tail);
-    let receive_only = !lives.push(new_life(tail, number, entropy)?);
-    if receive_only && tail < head + capacity {
+    let first = planted!("lives_pruned_early", head, lowest_head.min(head));
+    lives.prune(first, tail);
+    let receive_only = !planted!("no_new_life") && !lives.push(new_life(tail, number, entropy)?);
+    if receive_only && tail < head + capacity && !planted!("torn_header_not_erased") {
         // Without a salt of its own the life would take a torn frame at its tail for one that was sent.
         write_header(medium, capacity, tail, &[0; 16])?;
     }
@@ -84,11 +93,14 @@ pub(super) fn repair(
             commit: tail,
             tail,
             base: checkpoint.base,
+            clean: checkpoint.clean && planted!("clean_flag_not_cleared"),
             ..Checkpoint::default()
         };
         medium.write_at(TABLE_OFFSETS[copy], &table)?;
         medium.write_at(CHECKPOINT_OFFSETS[page], &page_of(&stored[page]))?;
-        medium.sync_written()?;
+        if step == 1 || !planted!("last_two_steps_in_one_sync") {
+            medium.sync_written()?;
+        }
     }
     let (unacknowledged, handed_out) = (findings.kept, findings.redelivered);
     Ok(Recovered {

@@ -13,6 +13,7 @@ use crate::format::get_u64;
 use crate::format::incarnations::Lives;
 use crate::format::{PAGE_LEN, POSITION_MAX};
 use crate::memory::Medium;
+use crate::planted::planted;
 use std::io;
 
 /// A scan verifies at most so many times the ring. What channels write, torn or rotten, is verified a few
@@ -65,10 +66,11 @@ impl Scanner<'_> {
             .lives
             .end_at(position)
             .map_or(stop, |end| end.min(stop));
-        if word1.frame_len() > to_end || position + word1.frame_len() > stop {
+        let outside = word1.frame_len() > to_end || position + word1.frame_len() > stop;
+        if outside && !planted!("trusted_length") {
             return Ok(Place::Named);
         }
-        if verify {
+        if verify && !planted!("payload_not_verified") {
             let crc = match word1.kind {
                 Kind::Message => self.payload_crc(position, u64::from(word1.len))?,
                 Kind::Padding | Kind::Abandoned => 0,
@@ -112,7 +114,7 @@ impl Scanner<'_> {
 
     /// Ends a scan that verifies far more than any channel wrote.
     fn check_verified(&self, position: u64) -> Result<(), Error> {
-        if self.verified <= VERIFIED_RINGS_MAX * self.capacity {
+        if self.verified <= VERIFIED_RINGS_MAX * self.capacity || planted!("endless_verification") {
             return Ok(());
         }
         let reason = "too many frames lie over each other: no channel wrote this".to_owned();
@@ -229,7 +231,8 @@ pub(super) fn scan(
     // A life enters the table when all before its start is durable, in the same step as a checkpoint
     // that says so; a crash in that step can leave the table alone.
     let start = lives.newest().start;
-    let commit = checkpoint.commit.max(checkpoint.head).max(start);
+    let durable = planted!("start_of_life_not_a_commit", 0, start);
+    let commit = checkpoint.commit.max(checkpoint.head).max(durable);
     // Space is reused only when it is acknowledged: a frame that ends at E, or a life that begins there,
     // proves that the head had reached E - capacity, whatever the checkpoint remembers.
     let reused = start > checkpoint.head + capacity;
@@ -240,6 +243,7 @@ pub(super) fn scan(
     };
     let (findings, ahead) = pass(&mut scanner, head, commit, reused)?;
     match ahead {
+        Some(_) if planted!("laps_not_followed") => Ok(findings),
         Some(end) => Ok(pass(&mut scanner, end - capacity, commit, true)?.0),
         None => Ok(findings),
     }
@@ -267,7 +271,7 @@ fn pass(
     let mut trusted: Option<(u64, State, Word1)> = None;
     loop {
         scanner.check_verified(at)?;
-        let mut verify = at >= commit || acknowledged_prefix;
+        let mut verify = at >= commit || (acknowledged_prefix && !planted!("head_over_unverified"));
         let mut place = if at < stop {
             scanner.place(at, stop, verify)?
         } else {
@@ -277,6 +281,7 @@ fn pass(
         if let Place::Valid { word1, .. } = place
             && !verify
             && at + word1.frame_len() > commit
+            && !planted!("length_across_the_commit")
         {
             verify = true;
             place = scanner.place(at, stop, verify)?;
@@ -300,6 +305,7 @@ fn pass(
         // The frame before may have lied about its length.
         if let Some((before, state, word1)) = trusted.take()
             && at < stop
+            && !planted!("length_before_a_gap")
             && !matches!(scanner.place(before, stop, true)?, Place::Valid { .. })
         {
             note(&mut found, state, word1, -1);
@@ -309,7 +315,7 @@ fn pass(
         let gap = look_on(scanner, at, stop, &mut found, &mut furthest, commit)?;
         let next = gap.next;
         let evidence = Evidence {
-            below_commit: at < commit,
+            below_commit: at < commit && !planted!("damage_taken_for_a_tear"),
             frames_behind: next.is_some(),
             named: gap.named,
             reused: reused && at == head,
@@ -335,7 +341,11 @@ fn pass(
         match next {
             Some(next) => at = next,
             None => {
-                found.tail = end;
+                found.tail = planted!(
+                    "tail_behind_a_tear",
+                    end + u64::from(gap.named) * FRAME_ALIGN,
+                    end
+                );
                 found.head = found.head.min(found.tail);
                 return Ok((found, furthest));
             }
@@ -371,7 +381,7 @@ fn look_on(
 ) -> Result<Gap, Error> {
     let mut named = false;
     let mut at = from;
-    while at < stop {
+    while at < stop && !planted!("scan_ends_at_a_gap") {
         scanner.check_verified(at)?;
         match scanner.place(at, stop, true)? {
             Place::Valid { .. } if at > from => {

@@ -4,6 +4,7 @@ use super::Ring;
 use crate::format::POSITION_MAX;
 use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc};
 use crate::memory::{Memory, WORD_LEN};
+use crate::planted::planted;
 use crate::sync::{Fences, Ordering, weaken, weaken_fence};
 
 /// Why nothing could be claimed.
@@ -45,7 +46,7 @@ impl<M: Memory> Ring<M> {
             let limit = self.limit.load(weaken!("limit_claim", Ordering::Acquire));
             let padding = self.layout.padding(tail, size);
             let end = tail + padding + size;
-            if end > limit || end > POSITION_MAX {
+            if (end > limit && !planted!("limit_ignored")) || end > POSITION_MAX {
                 if admitted {
                     self.give_back_admission();
                 }
@@ -87,7 +88,7 @@ impl<M: Memory> Ring<M> {
             // [O:counts] Relaxed: as above; a stale value only refuses too much, and is then refreshed. It
             // is kept here so that the line of the acknowledgers is looked at once in a bound, not each time.
             let seen = self.front.seen_acknowledged.load(Ordering::Relaxed);
-            if admitted.saturating_sub(seen) >= self.bound {
+            if admitted.saturating_sub(seen) >= self.bound && !planted!("bound_ignored") {
                 // [O:counts] Relaxed: as above.
                 let seen = self.back.acknowledged.load(Ordering::Relaxed);
                 // [O:counts] Relaxed: as above.
@@ -189,6 +190,9 @@ impl<M: Memory> Claim<'_, M> {
 
 impl<M: Memory> Drop for Claim<'_, M> {
     fn drop(&mut self) {
+        if planted!("claim_not_abandoned") {
+            return;
+        }
         self.fill_padding();
         self.ring
             .publish_filler(Kind::Abandoned, self.position, self.end() - self.position);
@@ -203,7 +207,7 @@ impl<M: Memory> Ring<M> {
         // [O:publish_fence] SeqCst: E8, pairs with [O:wait_fence]; the publication before it, the look
         // for waiters behind. One fence for both events, and for the timer's flags.
         weaken_fence!("publish_fence", Fences::Lopsided.frequent());
-        if readable {
+        if readable && !planted!("send_wakes_nobody") {
             self.readable.notify_behind_fence();
         }
         self.published.notify_behind_fence();

@@ -2,6 +2,7 @@
 
 use crate::format::frame::{FRAME_ALIGN, FRAME_HEADER_LEN};
 use crate::memory::WORD_LEN;
+use crate::planted::planted;
 
 /// Where things lie in a memory, in words; run-time values, so that a model can be small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +41,22 @@ impl Layout {
     #[inline]
     pub(crate) fn padding(&self, position: u64, frame_len: u64) -> u64 {
         let to_end = self.bytes_to_end(position);
-        if frame_len > to_end { to_end } else { 0 }
+        let fits = planted!(
+            "padding_too_late",
+            frame_len <= to_end + FRAME_ALIGN,
+            frame_len <= to_end
+        );
+        if fits { 0 } else { to_end }
     }
 
     /// The largest frame: a larger one could wait for ever on an empty ring, at the wrong offset.
     pub(crate) fn frame_len_max(&self) -> u64 {
-        self.capacity / 2 - FRAME_ALIGN
+        let half = self.capacity / 2;
+        planted!(
+            "frame_limit_too_large",
+            half + FRAME_ALIGN,
+            half - FRAME_ALIGN
+        )
     }
 
     /// The largest payload.

@@ -3,6 +3,7 @@
 use super::Ring;
 use crate::format::frame::{self, FRAME_HEADER_LEN, Kind, State, Word1, payload_crc};
 use crate::memory::Memory;
+use crate::planted::planted;
 use crate::sync::{Ordering, weaken};
 
 /// The receiver's own place in the ring. There is one.
@@ -64,9 +65,8 @@ impl<M: Memory> Ring<M> {
             unsafe { self.memory.copy_out(word + 2, &mut buffer[..]) };
             crc = payload_crc(buffer);
         }
-        word1
-            .matches(position, self.life_at(position).salt, crc)
-            .then_some(word1)
+        let matches = word1.matches(position, self.life_at(position).salt, crc);
+        (matches || planted!("foreign_bytes_delivered")).then_some(word1)
     }
 
     /// Takes the next message before `visible`, stepping over padding and abandoned frames.
@@ -117,6 +117,12 @@ impl<M: Memory> Ring<M> {
             self.reading.handed_out.store(before + 1, Ordering::Relaxed);
         }
         let state = state.delivered_again();
+        if planted!("delivery_not_counted") {
+            return Frame {
+                position,
+                deliveries: 1,
+            };
+        }
         // [O:count] Release: E1, on behalf of the producer; a leader that sees this store instead of the
         // publication reads the second word, too. Only the receiver writes the state before it hands
         // the message out.
@@ -199,6 +205,13 @@ impl<M: Memory> Ring<M> {
             let came = weaken!("advance_came", Ordering::Acquire);
             match self.back.advancers.compare_exchange(seen, 0, left, came) {
                 Ok(_) => return moved,
+                // [O:none] The planted bug.
+                Err(_)
+                    if planted!("advance_not_handed_over")
+                        && self.back.advancers.swap(0, Ordering::AcqRel) > 0 =>
+                {
+                    return moved;
+                }
                 Err(now) => seen = now,
             }
         }
@@ -224,7 +237,9 @@ impl<M: Memory> Ring<M> {
             let word0 = self
                 .memory
                 .load(self.layout.word(head), weaken!("walk", Ordering::Acquire));
-            if frame::state_of(word0) != Some(State::Acknowledged) {
+            if frame::state_of(word0) != Some(State::Acknowledged)
+                && !planted!("head_over_unacknowledged")
+            {
                 break;
             }
             let Some(word1) = self.read_published(head, None) else {

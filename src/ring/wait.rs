@@ -8,6 +8,7 @@
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores). Here the generation lives under
 //! a mutex, because loom knows condition variables and no futex.
 
+use crate::planted::planted;
 use crate::sync::{AtomicBool, Condvar, Fences, Mutex, Ordering, back_off, weaken_fence};
 use std::time::Instant;
 
@@ -74,7 +75,9 @@ impl Event {
             self.announced.store(true, Ordering::Relaxed);
             // [O:wait_fence] SeqCst: E8, pairs with [O:notify_fence] and [O:publish_fence].
             weaken_fence!("wait_fence", self.fences.rare());
-            if let Some(found) = ready() {
+            if !planted!("no_look_before_sleep")
+                && let Some(found) = ready()
+            {
                 return Some(found);
             }
             let mut current = self.generation.lock();
