@@ -6,8 +6,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+pub mod oracle;
 pub mod random;
+pub mod reports;
 pub mod volume;
+pub mod workload;
 
 use std::path::PathBuf;
 use std::process::Command;

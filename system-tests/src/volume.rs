@@ -18,7 +18,14 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Kind; 4] = [Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs, Kind::Btrfs];
     /// What making and mounting any of them takes.
-    pub const PROGRAMS: [&str; 5] = ["mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "mount", "umount"];
+    pub const PROGRAMS: [&str; 6] = [
+        "mkfs.ext4",
+        "e2fsck",
+        "mkfs.xfs",
+        "mkfs.btrfs",
+        "mount",
+        "umount",
+    ];
     /// The smallest size that all of them accept.
     pub const SMALLEST: u64 = 300 << 20;
 
@@ -90,9 +97,14 @@ impl Host {
         let image = self.place(&format!("{name}.img"));
         File::create(&image).unwrap().set_len(bytes).unwrap();
         kind.make(&image);
+        self.mount(kind, image, name)
+    }
+
+    fn mount(&self, kind: Kind, image: PathBuf, name: &str) -> Volume {
         let mounted = Mounted::new(kind, &image, self.dir.path().join(name));
         Volume {
             kind,
+            device: File::open(&image).unwrap(),
             image,
             mounted,
         }
@@ -102,25 +114,32 @@ impl Host {
     /// block layer saw it.
     pub fn freeze(&self, volume: &Volume, name: &str) -> Frozen {
         let image = self.place(&format!("{name}.img"));
-        let from = File::open(&volume.image).unwrap();
         let to = File::create_new(&image).unwrap();
-        rustix::fs::ioctl_ficlone(&to, &from).unwrap();
+        rustix::fs::ioctl_ficlone(&to, &volume.device).unwrap();
         Frozen {
             kind: volume.kind,
             image,
         }
     }
 
-    /// Mounts a frozen copy; its file goes when the volume is dropped, for nobody else has use for it.
+    /// Mounts a frozen copy, as a machine does when the power is back; its file goes when the volume is dropped, for
+    /// nobody else has use for it.
     pub fn thaw(&self, frozen: Frozen, name: &str) -> Volume {
         let Frozen { kind, image } = frozen;
-        let mounted = Mounted::new(kind, &image, self.dir.path().join(name));
-        std::fs::remove_file(&image).unwrap();
-        Volume {
-            kind,
-            image,
-            mounted,
+        if kind == Kind::Ext4NoJournal {
+            // Nothing else makes its metadata whole.
+            let mut check = Command::new("e2fsck");
+            let output = check
+                .args(["-f", "-y"])
+                .arg(&image)
+                .env("PATH", with_sbin());
+            let output = output.output().unwrap();
+            // 1: faults were found, and mended.
+            assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
         }
+        let volume = self.mount(kind, image, name);
+        std::fs::remove_file(&volume.image).unwrap();
+        volume
     }
 }
 
@@ -135,6 +154,8 @@ impl Default for Host {
 pub struct Volume {
     kind: Kind,
     image: PathBuf,
+    /// The same, even when the name is gone.
+    device: File,
     mounted: Mounted,
 }
 

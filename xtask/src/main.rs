@@ -1,5 +1,6 @@
 //! The project's chores, run as `cargo xtask <command>`. No dependencies, so that they cost nothing to build.
 
+mod cuts;
 mod lint;
 mod orderings;
 mod promises;
@@ -17,7 +18,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   test              every test: debug, docs, release, without features, models, planted weakenings
   lint              formatting, clippy, documentation, and the walls between the modules
   orderings         compare the atomic operations in src with the tables of docs/protocol.md
-  sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail";
+  sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail
+  cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["lint"] => lint::run(),
         ["orderings"] => orderings::run(),
         ["sabotage", names @ ..] => sabotage::run(names),
+        ["cuts", args @ ..] => cuts::run(args),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {
