@@ -91,10 +91,12 @@ pub struct Life {
     receiver: ReceiverOptions,
     /// Nothing is received before the life ends: a large backlog.
     hoards: bool,
+    /// So many deliveries are held by each of those who acknowledge, if there is room.
+    held: usize,
     /// Producers rest now and then, so that the channel is idle.
     rests: bool,
-    /// Pages reach the disk early, in any order.
-    writeback: bool,
+    /// Pages reach the disk early, in any order: one in so many is of the header.
+    writeback: Option<u64>,
     /// One in so many sends, and deliveries, is followed by a sync.
     sync_one_in: Option<NonZeroU64>,
 }
@@ -116,9 +118,10 @@ impl Life {
                 commit_every: [1, 8, 64][random.below(3) as usize],
                 commit_max_delay: Duration::from_millis(random.below(2)),
             },
-            hoards: random.below(4) == 0,
+            hoards: random.below(5) == 0,
+            held: [8, 8, 1_000][random.below(3) as usize],
             rests: random.below(3) == 0,
-            writeback: random.below(2) == 0,
+            writeback: [None, None, Some(2), Some(u64::MAX)][random.below(4) as usize],
             sync_one_in: NonZeroU64::new([0, 0, 5, 40][random.below(4) as usize]),
         }
     }
@@ -184,8 +187,8 @@ impl Life {
                 scope.spawn(move || self.produce(p, &tx, reports, stop));
             }
             drop(tx);
-            if self.writeback {
-                scope.spawn(|| self.write_back(stop));
+            if let Some(header_one_in) = self.writeback {
+                scope.spawn(move || self.write_back(header_one_in, stop));
             }
             let acknowledgers = [0, 1].map(|n| {
                 let (give, take) = mpsc::channel();
@@ -271,47 +274,52 @@ impl Life {
         }
     }
 
-    /// Keeps a few, and acknowledges any of them; the others when nothing has come for a while, for they may be in the
-    /// way of a large message.
+    /// Keeps some, and acknowledges any of them; half of them when nothing has come for a while, for they may be in
+    /// the way.
     fn acknowledge(&self, n: u64, take: &mpsc::Receiver<Delivery<Numbered>>, reports: &Reports) {
         let mut random = self.random(101 + n);
-        let mut held = Vec::new();
+        let mut held: Vec<Delivery<Numbered>> = Vec::new();
         loop {
-            match take.recv_timeout(Duration::from_millis(2)) {
-                Ok(d) => held.push(d),
+            let keep = match take.recv_timeout(Duration::from_millis(2)) {
+                Ok(d) => {
+                    held.push(d);
+                    self.held
+                }
+                Err(RecvTimeoutError::Timeout) => held.len() / 2,
                 Err(RecvTimeoutError::Disconnected) if held.is_empty() => return,
-                Err(_) if held.is_empty() => continue,
-                Err(_) => {}
+                Err(RecvTimeoutError::Disconnected) => 0,
+            };
+            while held.len() > keep || (!held.is_empty() && random.below(8) == 0) {
+                let d = held.swap_remove(random.below(held.len() as u64) as usize);
+                let (producer, number) = (d.producer, d.number);
+                reports.say(format_args!("acking {producer} {number}"));
+                if random.below(2) == 0 {
+                    drop(d);
+                } else if let Err(e) = Delivery::ack(d) {
+                    return reports.say(format_args!("bad ack: {e}"));
+                }
+                reports.say(format_args!("acked {producer} {number}"));
             }
-            let calm = held.len() <= 8 && random.below(4) > 0;
-            if calm {
-                continue;
-            }
-            let d: Delivery<Numbered> = held.swap_remove(random.below(held.len() as u64) as usize);
-            let (producer, number) = (d.producer, d.number);
-            reports.say(format_args!("acking {producer} {number}"));
-            if random.below(2) == 0 {
-                drop(d);
-            } else if let Err(e) = Delivery::ack(d) {
-                return reports.say(format_args!("bad ack: {e}"));
-            }
-            reports.say(format_args!("acked {producer} {number}"));
         }
     }
 
     /// Has the kernel write single pages back, as it may at any time.
-    fn write_back(&self, stop: &AtomicBool) {
+    fn write_back(&self, header_one_in: u64, stop: &AtomicBool) {
         const PAGE: u64 = 4096;
+        const HEADER_PAGES: u64 = 19;
         let file = File::open(&self.path).unwrap();
         let pages = file.metadata().unwrap().len() / PAGE;
         let mut random = self.random(200);
         while !stop.load(Ordering::Relaxed) {
-            // Header pages as often as all others together.
-            let pages = if random.below(2) == 0 { 19 } else { pages };
-            let (at, len) = (random.below(pages) * PAGE, NonZeroU64::new(PAGE));
+            let page = if random.below(header_one_in) == 0 {
+                random.below(HEADER_PAGES)
+            } else {
+                HEADER_PAGES + random.below(pages - HEADER_PAGES)
+            };
             // What is dirty is not dropped but written.
+            let (at, len) = (page * PAGE, NonZeroU64::new(PAGE));
             rustix::fs::fadvise(&file, at, len, rustix::fs::Advice::DontNeed).unwrap();
-            thread::sleep(Duration::from_micros(random.below(500)));
+            thread::sleep(Duration::from_micros(random.below(200)));
         }
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use system_tests::neighbour::Neighbour;
 use system_tests::oracle::{Cut, Found, Oracle};
 use system_tests::random::Random;
 use system_tests::reports::{Listener, child, role};
@@ -187,7 +188,10 @@ impl Campaign {
         let goal = self.count.cuts + cuts;
         for number in 0.. {
             let life = Life::new(&path, seed, number, mix);
+            // Who shares the file system makes it write what it would have kept for longer.
+            let neighbour = Neighbour::new(volume.path(), self.random.number());
             self.live(&volume, &life, &mut oracle, goal);
+            drop(neighbour);
             self.count.lives += 1;
             if self.count.cuts >= goal {
                 break;
