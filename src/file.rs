@@ -143,9 +143,21 @@ pub(crate) fn open_existing(path: &Path) -> io::Result<Found> {
         };
         // Between the open and the lock the name may have gone to another file.
         if same_file(file.as_file(), path)? {
+            drop_second_name(&file, path)?;
             return Ok(Found::File(file));
         }
     }
+}
+
+/// Where renaming without replacing is not to be had, a maker that is killed between the link and the removal of the
+/// other name leaves two.
+fn drop_second_name(file: &LockedFile, path: &Path) -> io::Result<()> {
+    let temporary = beside(path, IN_THE_MAKING);
+    if file.as_file().metadata()?.nlink() > 1 && same_file(file.as_file(), &temporary)? {
+        // Who may not, leaves it to the next.
+        std::fs::remove_file(&temporary).ok();
+    }
+    Ok(())
 }
 
 /// `path` with something appended to its last component.

@@ -10,6 +10,7 @@ pub mod neighbour;
 pub mod oracle;
 pub mod random;
 pub mod reports;
+pub mod trace;
 pub mod volume;
 pub mod workload;
 

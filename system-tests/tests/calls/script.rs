@@ -1,0 +1,323 @@
+//! What a watched process does with a channel, and what it says about it: `> step` before, `= result` after.
+
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use system_tests::trace;
+use walchan::{
+    Delivery, Durability, Error, Options, Receiver, RecvError, SendErrorKind, SyncSender,
+    TryRecvError,
+};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    pub number: u64,
+    filler: String,
+}
+
+impl Message {
+    pub fn new(number: u64) -> Self {
+        let filler = format!("message {number};").repeat(1 + number as usize % 4 * 10);
+        Message { number, filler }
+    }
+
+    /// Bytes by which its place in a file is found.
+    pub fn mark(number: u64) -> Vec<u8> {
+        format!("message {number};").into_bytes()
+    }
+}
+
+/// Bytes that are no [`Message`]: a text that is longer than what there is.
+pub type NoMessage = (u64, u64);
+pub const NO_MESSAGE: NoMessage = (99, u64::MAX);
+
+pub const BOUND: usize = 20;
+
+pub const DURABILITIES: [&str; 3] = ["send", "every", "flush"];
+
+pub fn options(durability: &str) -> Options {
+    let durability = match durability {
+        "send" => Durability::SyncPerSend,
+        "every" => Durability::SyncEvery {
+            max_ops: 2,
+            max_delay: Duration::from_millis(1),
+        },
+        _ => Durability::FlushOnly,
+    };
+    Options {
+        durability,
+        ring_bytes: Some(64 << 10),
+        ..Options::default()
+    }
+}
+
+/// Opens as all do here.
+pub fn open<T>(path: &Path, durability: &str) -> Result<(SyncSender<T>, Receiver<T>), Error>
+where
+    T: Serialize + serde::de::DeserializeOwned,
+{
+    walchan::sync_channel_with_options(path, BOUND, options(durability))
+}
+
+/// A directory in memory where there is one: what a test fails or kills does not depend on the disk.
+pub fn quick_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+const CHILD: &str = "WALCHAN_TEST_CHILD";
+
+/// This test binary again, to run `test` alone, which finds the rest in [`run_if_child`].
+pub fn child(test: &str, script: &str, durability: &str, path: &Path) -> Command {
+    let role = format!("{script}\n{durability}\n{}", path.display());
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, role)
+        // One heap for all threads, so that their calls do not depend on who came first.
+        .env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1");
+    command
+}
+
+/// Does not return in a process that [`child`] made.
+pub fn run_if_child() {
+    let Ok(role) = std::env::var(CHILD) else {
+        return;
+    };
+    let parts: Vec<_> = role.split('\n').collect();
+    let (durability, path) = (parts[1], Path::new(parts[2]));
+    match parts[0] {
+        "cycle" => {
+            trace::begin();
+            cycle(path, durability);
+        }
+        "recover" => {
+            trace::begin();
+            recover(path, durability);
+        }
+        "leave" => leave_behind(path, durability),
+        other => panic!("{other}"),
+    }
+    say(format_args!("end"));
+    std::process::exit(0);
+}
+
+fn say(line: std::fmt::Arguments<'_>) {
+    std::io::stdout()
+        .write_all(format!("{line}\n").as_bytes())
+        .unwrap();
+}
+
+fn io(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => format!("Io({code})"),
+        None => format!("Io({:?})", error.kind()),
+    }
+}
+
+fn text(error: &Error) -> String {
+    match error {
+        Error::Io(error) => io(error),
+        other => format!("{other:?}"),
+    }
+}
+
+fn step<T>(what: &str, work: impl FnOnce() -> Result<T, Error>) -> Option<T> {
+    say(format_args!("> {what}"));
+    let result = work();
+    let outcome = result.as_ref().err().map_or("ok".to_owned(), text);
+    say(format_args!("= {what} {outcome}"));
+    result.ok()
+}
+
+type Ends = (SyncSender<Message>, Receiver<Message>);
+
+/// Opens; a second time if that failed: then the same must still be possible.
+fn open_step(path: &Path, durability: &str) -> Option<Ends> {
+    let attempt = || step("open", || open(path, durability));
+    attempt().or_else(attempt)
+}
+
+fn send(tx: &SyncSender<Message>, number: u64) {
+    say(format_args!("> send {number}"));
+    let outcome = match tx.send(Message::new(number)) {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => {
+            let text = match &error.kind {
+                SendErrorKind::Io(e) => io(e),
+                SendErrorKind::Unsynced(e) => format!("unsynced {}", io(e)),
+                other => format!("{other:?}"),
+            };
+            assert_eq!(error.into_inner(), Message::new(number), "handed back");
+            text
+        }
+    };
+    say(format_args!("= send {number} {outcome}"));
+}
+
+/// What was received; `Err` if nothing follows.
+fn receive(rx: &Receiver<Message>, wait: bool) -> Result<Option<Delivery<Message>>, ()> {
+    say(format_args!("> recv"));
+    let received = if wait {
+        rx.recv().map_err(Some)
+    } else {
+        rx.try_recv().map_err(|e| match e {
+            TryRecvError::Empty => None,
+            TryRecvError::Disconnected => Some(RecvError::Disconnected),
+            TryRecvError::Undecodable(message) => Some(RecvError::Undecodable(message)),
+            TryRecvError::Corrupt(place) => Some(RecvError::Corrupt(place)),
+            TryRecvError::Io(error) => Some(RecvError::Io(error)),
+            other => panic!("{other}"),
+        })
+    };
+    match received {
+        Ok(delivery) => {
+            assert_eq!(*delivery, Message::new(delivery.number), "content");
+            say(format_args!("= recv got {}", delivery.number));
+            Ok(Some(delivery))
+        }
+        Err(None) => {
+            say(format_args!("= recv empty"));
+            Err(())
+        }
+        Err(Some(RecvError::Undecodable(message))) => {
+            say(format_args!("= recv undecodable"));
+            step("aside undecodable", || message.set_aside());
+            Ok(None)
+        }
+        Err(Some(RecvError::Corrupt(place))) => {
+            say(format_args!("= recv corrupt"));
+            step("aside corrupt", || place.set_aside());
+            Ok(None)
+        }
+        Err(Some(RecvError::Disconnected)) => {
+            say(format_args!("= recv disconnected"));
+            Err(())
+        }
+        Err(Some(RecvError::Io(error))) => {
+            say(format_args!("= recv {}", io(&error)));
+            Err(())
+        }
+        Err(Some(other)) => panic!("{other}"),
+    }
+}
+
+fn acknowledge(delivery: Delivery<Message>) {
+    let number = delivery.number;
+    say(format_args!("> ack {number}"));
+    let outcome = Delivery::ack(delivery).map_or_else(|e| text(&e), |()| "ok".to_owned());
+    say(format_args!("= ack {number} {outcome}"));
+}
+
+/// Creates, sends, receives, acknowledges out of order, syncs, closes, opens, drains, closes.
+fn cycle(path: &Path, durability: &str) {
+    if let Some((tx, rx)) = open_step(path, durability) {
+        (0..4).for_each(|number| send(&tx, number));
+        let mut held: Vec<_> = (0..3)
+            .filter_map(|_| receive(&rx, false).ok().flatten())
+            .collect();
+        if held.len() == 3 {
+            acknowledge(held.remove(1));
+            acknowledge(held.remove(0));
+        }
+        step("sync sent", || tx.sync());
+        step("sync progress", || rx.sync());
+        send(&tx, 4);
+        send(&tx, 5);
+        // Unacknowledged: the next life gets them again.
+        held.into_iter().for_each(Delivery::leave);
+        drop(tx);
+        step("close", || rx.close());
+    }
+    let Some((tx, rx)) = open_step(path, durability) else {
+        return;
+    };
+    send(&tx, 6);
+    send(&tx, 7);
+    drop(tx);
+    while let Ok(received) = receive(&rx, true) {
+        match received {
+            Some(delivery) if delivery.number == 7 => Delivery::leave(delivery),
+            Some(delivery) => acknowledge(delivery),
+            None => {}
+        }
+    }
+    step("close", || rx.close());
+}
+
+/// Opens what [`leave_behind`] left, twice.
+fn recover(path: &Path, durability: &str) {
+    for life in 0..2 {
+        let Some((tx, rx)) = open_step(path, durability) else {
+            return;
+        };
+        send(&tx, 30 + life);
+        drop(tx);
+        while let Ok(received) = receive(&rx, true) {
+            match received {
+                Some(delivery) if delivery.number % 4 == 0 => Delivery::leave(delivery),
+                Some(delivery) => acknowledge(delivery),
+                None => {}
+            }
+        }
+        step("close", || rx.close());
+    }
+}
+
+/// The messages of [`leave_behind`] that are to be found, and the one that was acknowledged.
+pub const LEFT_BEHIND: [u64; 8] = [0, 2, 3, 4, 10, 11, 13, 14];
+pub const ACKNOWLEDGED: u64 = 1;
+/// Durable, and damaged afterwards; sent without a sync, and damaged afterwards.
+const DAMAGED: [u64; 2] = [5, 12];
+
+/// A process that ends in the middle of it. Bytes of two messages are then changed by [`prepared`].
+fn leave_behind(path: &Path, durability: &str) {
+    let (tx, rx) = open::<Message>(path, durability).unwrap();
+    (0..6).for_each(|number| tx.send(Message::new(number)).unwrap());
+    let first = rx.recv().unwrap();
+    Delivery::ack(rx.recv().unwrap()).unwrap();
+    tx.sync().unwrap();
+    Delivery::leave(first);
+    drop(tx);
+    rx.close().unwrap();
+    let (tx, rx) = open::<NoMessage>(path, durability).unwrap();
+    tx.send(NO_MESSAGE).unwrap();
+    drop(tx);
+    rx.close().unwrap();
+    let (tx, _rx) = open::<Message>(path, "flush").unwrap();
+    (10..15).for_each(|number| tx.send(Message::new(number)).unwrap());
+    std::process::exit(0);
+}
+
+/// Bytes of a channel that a process left: messages that were acknowledged out of order, one that cannot be
+/// decoded, damage below the commit, a hole above it.
+pub fn prepared(test: &str, durability: &str) -> Vec<u8> {
+    let dir = quick_dir();
+    let path = dir.path().join("q");
+    let status = child(test, "leave", durability, &path)
+        .stdout(std::process::Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+    let mut bytes = std::fs::read(path).unwrap();
+    for number in DAMAGED {
+        let mark = Message::mark(number);
+        let places = bytes.windows(mark.len()).enumerate();
+        let found = places
+            .filter(|(_, window)| *window == mark)
+            .map(|(at, _)| at);
+        let found: Vec<_> = found.collect();
+        assert!(!found.is_empty());
+        bytes[found[0]] ^= 1;
+    }
+    bytes
+}
+
+/// The copies beside a channel.
+pub fn asides(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|e| e == "aside"))
+        .collect()
+}
