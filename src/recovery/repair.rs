@@ -145,7 +145,7 @@ fn close_holes(
 }
 
 /// Writes a frame's header. Where the page cannot be read, and so not be changed in part, all of it
-/// is written: nothing valid is in it.
+/// is written: nothing valid is in it. A page that can be read keeps what it has, for others' frames are in it.
 fn write_header(
     medium: &dyn Medium,
     capacity: u64,
@@ -157,6 +157,11 @@ fn write_header(
         Err(error) if is_bad_block(&error) => {
             let start = offset & !(PAGE_LEN - 1);
             let mut page = vec![0; PAGE_LEN.min(capacity - start) as usize];
+            match medium.read_at(HEADER_LEN + start, &mut page) {
+                Err(unreadable) if is_bad_block(&unreadable) => page.fill(0),
+                Err(other) => return Err(other),
+                Ok(()) => return Err(error),
+            }
             let within = (offset - start) as usize;
             page[within..within + header.len()].copy_from_slice(header);
             medium.write_at(HEADER_LEN + start, &page)
@@ -215,5 +220,48 @@ fn report_of(header: &Header, findings: &Findings) -> RecoveryReport {
             .iter()
             .map(|(offset, fault)| (*offset, fault.to_string()))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// Bytes whose first write fails as a damaged block does, although all of them can be read.
+    struct FailsOnce(RefCell<(Vec<u8>, bool)>);
+
+    impl Medium for FailsOnce {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.borrow().0.len() as u64)
+        }
+
+        fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+            bytes.copy_from_slice(&self.0.borrow().0[offset as usize..][..bytes.len()]);
+            Ok(())
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            let (content, failed) = &mut *self.0.borrow_mut();
+            if !std::mem::replace(failed, true) {
+                return Err(rustix::io::Errno::IO.into());
+            }
+            content[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn sync_written(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_failed_write_of_a_header_never_clears_a_page_that_can_be_read() {
+        let capacity = 64 << 10;
+        let content = vec![7; (HEADER_LEN + capacity) as usize];
+        let medium = FailsOnce(RefCell::new((content.clone(), false)));
+        let error = write_header(&medium, capacity, 4096 + 64, &[1; 16]).unwrap_err();
+        assert!(is_bad_block(&error));
+        assert!(medium.0.borrow().0 == content, "the page was changed");
     }
 }
