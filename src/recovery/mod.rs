@@ -102,12 +102,16 @@ fn newest_of<T>(
     age: impl Fn(&T) -> u64,
 ) -> Result<(usize, [Option<T>; 2]), Error> {
     let mut copies = [None, None];
+    let mut unreadable = None;
     for (copy, offset) in copies.iter_mut().zip(offsets) {
         let mut bytes = vec![0; len];
         let decoded = match medium.read_at(offset, &mut bytes) {
             Ok(()) => decode(&bytes),
             // A bad block: as bad as damaged bytes.
-            Err(e) if window::is_bad_block(&e) => Err(PageFault::Checksum),
+            Err(e) if window::is_bad_block(&e) => {
+                unreadable = Some(e);
+                Err(PageFault::Checksum)
+            }
             Err(e) => return Err(e.into()),
         };
         match decoded {
@@ -120,6 +124,10 @@ fn newest_of<T>(
         [Some(_), None] => 0,
         [None, Some(_)] => 1,
         [None, None] => {
+            // It may be the device that is damaged, and not the file.
+            if let Some(error) = unreadable {
+                return Err(error.into());
+            }
             let fault = faults
                 .last()
                 .map_or(String::new(), |(_, fault)| fault.to_string());
