@@ -244,9 +244,9 @@ fn create(request: &Request<'_>, synced: bool) -> Result<Option<(LockedFile, Rec
 
 fn reopen(request: &Request<'_>, file: &LockedFile, synced: bool) -> Result<Recovered, Error> {
     if synced {
-        // Readahead fills the cache with large folios; a sync would write all of each.
-        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::Random)
-            .map_err(io::Error::from)?;
+        // Readahead fills the cache with large folios; a sync would write all of each. Where advice is refused,
+        // that is what it costs.
+        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::Random).ok();
     }
     let identity = recovery::read_identity(file)?;
     request.compare(&identity)?;
@@ -260,8 +260,7 @@ fn reopen(request: &Request<'_>, file: &LockedFile, synced: bool) -> Result<Reco
     let recovered = recovery::recover(file, identity.capacity, policy, &mut entropy)?;
     if synced {
         // Everything is clean now, so the cache can go, and comes back page by page.
-        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::DontNeed)
-            .map_err(io::Error::from)?;
+        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::DontNeed).ok();
     }
     Ok(recovered)
 }

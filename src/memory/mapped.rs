@@ -27,8 +27,9 @@ impl Mapped {
             .len(bytes)
             .map_raw(file.as_file())?;
         if small_folios {
-            // Readahead would fill the cache with large folios, and a sync writes whole folios.
-            map.advise(memmap2::Advice::Random)?;
+            // Readahead would fill the cache with large folios, and a sync writes whole folios. Where advice is refused,
+            // that is what it costs.
+            map.advise(memmap2::Advice::Random).ok();
         }
         Ok(Mapped { map, file })
     }
