@@ -196,7 +196,8 @@ pub(crate) fn sync_name(path: &Path) -> io::Result<()> {
 /// Creates the missing parent directories, each durable in its own parent.
 pub(crate) fn create_parents(path: &Path) -> io::Result<()> {
     let parent = directory(path);
-    if parent.exists() {
+    // An error is none that a look at the parent's parent could mend; at the root it would go on for ever.
+    if parent.try_exists()? {
         return Ok(());
     }
     create_parents(parent)?;
@@ -220,6 +221,32 @@ pub(crate) enum Created {
     Locked,
 }
 
+/// What [`own`] found.
+enum Owned {
+    File(LockedFile),
+    /// It has another name, too.
+    Linked,
+    /// It no longer has this name.
+    Gone,
+    /// Somebody else owns it.
+    Locked,
+}
+
+/// Locks a file that was opened under the name of one that is being made.
+fn own(file: File, temporary: &Path) -> io::Result<Owned> {
+    let Some(file) = LockedFile::lock(file)? else {
+        return Ok(Owned::Locked);
+    };
+    if !same_file(file.as_file(), temporary)? {
+        return Ok(Owned::Gone);
+    }
+    if file.as_file().metadata()?.nlink() == 1 {
+        Ok(Owned::File(file))
+    } else {
+        Ok(Owned::Linked)
+    }
+}
+
 /// Makes a file of `len` bytes that begins with `header`, otherwise zeros, every block of it
 /// written, and gives it the name `path`. An existing file is never replaced.
 pub(crate) fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
@@ -232,20 +259,25 @@ pub(crate) fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Re
             .truncate(false)
             .custom_flags(flags.bits() as i32)
             .open(&temporary)?;
-        let Some(file) = LockedFile::lock(file)? else {
-            return Ok(Created::Locked);
-        };
-        if same_file(file.as_file(), &temporary)? {
-            if file.as_file().metadata()?.nlink() == 1 {
-                break file;
-            }
+        match own(file, &temporary) {
+            Ok(Owned::File(file)) => break file,
+            Ok(Owned::Locked) => return Ok(Created::Locked),
             // It was published by a link: this is a second name of a channel.
-            std::fs::remove_file(&temporary)?;
-            continue;
-        }
-        // The file we locked has become somebody's channel, or its maker gave up.
-        if path.exists() {
-            return Ok(Created::Lost);
+            Ok(Owned::Linked) => std::fs::remove_file(&temporary)?,
+            // The file we locked has become somebody's channel, or its maker gave up.
+            Ok(Owned::Gone) => {
+                if path.try_exists()? {
+                    return Ok(Created::Lost);
+                }
+            }
+            Err(error) => {
+                // Perhaps we have just made it, and nobody has begun to fill it. If even this fails, the next
+                // creation takes it over.
+                if std::fs::metadata(&temporary).is_ok_and(|meta| meta.len() == 0) {
+                    std::fs::remove_file(&temporary).ok();
+                }
+                return Err(error);
+            }
         }
     };
     let made = fill_and_publish(path, &temporary, &file, header, len, fill);
@@ -274,7 +306,7 @@ fn fill_and_publish(
     len: u64,
     fill: Fill,
 ) -> io::Result<bool> {
-    if path.exists() {
+    if path.try_exists()? {
         return Ok(false);
     }
     let raw = file.as_file();
@@ -335,7 +367,8 @@ fn without_copy_on_write(file: &File) {
 /// Writes a small file whole or not at all, durably. One that is there with other content stays.
 pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
-    if path.exists() {
+    // What cannot be looked at is not replaced.
+    if path.try_exists()? {
         if std::fs::read(path)? == bytes {
             return sync_directory(path);
         }
