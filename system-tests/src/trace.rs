@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Longer than any call may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// More calls than any process here needs: it goes round in a circle.
+const CALLS_MAX: usize = 50_000;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,7 @@ pub struct Ended {
     pub events: Vec<Event>,
     pub status: ExitStatus,
     pub stderr: String,
-    /// It made no call for a minute, and was killed for that.
+    /// It made no call for a minute, or calls without end, and was killed for that.
     pub hung: bool,
 }
 
@@ -384,7 +386,7 @@ pub fn watch(command: &mut Command, dir: &Path, decide: &mut dyn FnMut(&Call) ->
     }
 }
 
-/// Until the child ends; whether it had to be killed because it made no call.
+/// Until the child ends; whether it had to be killed because it hangs.
 #[allow(unsafe_code)]
 fn attend(
     child: &mut Child,
@@ -424,6 +426,10 @@ fn attend(
         let Some(Waiting(notif)) = next(listener) else {
             continue;
         };
+        if events.len() > CALLS_MAX {
+            child.kill().unwrap();
+            return true;
+        }
         let call = watched.call(&notif);
         let verdict = decide(&call);
         if verdict == Verdict::Kill {

@@ -1,41 +1,214 @@
+//! Each system call of a life fails, once and for ever. The step that needed it tells the error of the system, or does
+//! without the call; no `Ok` is a lie, nothing half-made stays, nothing hangs.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
+
 mod calls;
 
-use calls::{oracle, script::*};
-use system_tests::trace::{Event, Verdict, watch};
+use calls::case::{Case, EACCES, EINTR, EINVAL, EIO, EMFILE, ENOMEM, ENOSPC, can_fail};
+use calls::expected::is_expected;
+use calls::oracle::Oracle;
+use calls::script::{Message, child, prepared, run_if_child};
+use calls::{Place, all};
+use std::collections::{BTreeMap, BTreeSet};
+use system_tests::random::Random;
+use system_tests::trace::{Call, Ended, Verdict, watch};
 
-#[test]
-fn look() {
-    run_if_child();
-    let dir = quick_dir();
-    let path = dir.path().join("sub/q");
-    let t = std::time::Instant::now();
-    let durability = std::env::var("D").unwrap_or("send".into());
-    let script = std::env::var("S").unwrap_or("cycle".into());
-    let mut o = oracle::Oracle::default();
-    if script == "recover" {
-        std::fs::create_dir(dir.path().join("sub")).unwrap();
-        std::fs::write(&path, prepared("look", &durability)).unwrap();
-        o = oracle::Oracle::of_prepared();
-    }
-    let ended = watch(
-        &mut child("look", &script, &durability, &path),
-        dir.path(),
-        &mut |_| Verdict::Continue,
-    );
-    println!("{:?} {:?}", t.elapsed(), ended.status);
-    for e in &ended.events {
-        match e {
-            Event::Said(line) => println!("{line}"),
-            Event::Call(c, v) => println!(
-                "   [{}] {} {} {:x?} {v:?}",
-                c.thread,
-                c.name,
-                c.target,
-                &c.args[..4]
-            ),
+const ERRORS: [(i32, &str); 6] = [
+    (EIO, "EIO"),
+    (ENOSPC, "ENOSPC"),
+    (EMFILE, "EMFILE"),
+    (EACCES, "EACCES"),
+    (ENOMEM, "ENOMEM"),
+    (EINTR, "EINTR"),
+];
+
+/// Calls that can be refused for want of memory.
+const OF_MEMORY: [&str; 4] = ["mmap", "mprotect", "madvise", "clone3"];
+
+fn unharmed(case: &Case, bytes: Option<&[u8]>) -> Ended {
+    let place = Place::new(bytes);
+    let mut decide = |call: &Call| match call.name.as_str() {
+        "renameat2" if case.links => Verdict::Fail(EINVAL),
+        _ => Verdict::Continue,
+    };
+    let mut child = child(case.test, case.script, case.durability, &place.path());
+    let ended = watch(&mut child, place.dir(), &mut decide);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    ended
+}
+
+/// How this call can fail, and how often.
+fn failures(call: &Call) -> impl Iterator<Item = (i32, bool)> {
+    let of_memory = OF_MEMORY.contains(&call.name.as_str());
+    // What a kernel has once granted it does not refuse for ever.
+    let granted = call.name == "membarrier" && call.target == "command 8";
+    let pairs = ERRORS
+        .into_iter()
+        .flat_map(|(error, _)| [(error, false), (error, true)]);
+    pairs.filter(move |(error, for_ever)| {
+        (*error != ENOMEM || of_memory) && !(*for_ever && (*error == EINTR || granted))
+    })
+}
+
+/// From this read on nothing of the ring can be read, nor the newest checkpoint perhaps: recovery finds nothing above
+/// the commit, and says nothing. See the test that is ignored.
+fn finds_nothing(like: &Case, call: &Call, nth: usize) -> bool {
+    let last = if like.script == "recover" { 8 } else { 5 };
+    call.name == "pread64" && (5..=last).contains(&nth)
+}
+
+/// All cases of a script, or a few for each place.
+fn cases(like: &Case, bytes: Option<&[u8]>) -> Vec<Case> {
+    let mut random = Random::new(like.durability.len() as u64);
+    let mut counts: BTreeMap<(String, bool), usize> = BTreeMap::new();
+    let mut places = BTreeSet::new();
+    let mut cases = Vec::new();
+    for (call, _) in unharmed(like, bytes)
+        .calls()
+        .filter(|(call, _)| can_fail(call))
+    {
+        if like.links && !["linkat", "unlink", "unlinkat"].contains(&call.name.as_str()) {
+            continue;
+        }
+        let by_first = call.thread == 0;
+        let count = counts.entry((call.name.clone(), by_first)).or_default();
+        *count += 1;
+        let is_new = places.insert((call.name.clone(), call.target.clone(), by_first));
+        for (error, for_ever) in failures(call) {
+            let chosen = all() || random.below(15) == 0 || is_new && error == EIO;
+            let unreadable = (error, for_ever) == (EIO, true) && finds_nothing(like, call, *count);
+            if chosen && !unreadable {
+                cases.push(Case {
+                    name: call.name.clone(),
+                    by_first,
+                    nth: *count,
+                    error,
+                    for_ever,
+                    ..like.clone()
+                });
+            }
         }
     }
-    println!("{}", ended.stderr);
-    ended.said().for_each(|l| o.hear(l));
-    o.check(&path, &durability);
+    cases
+}
+
+fn like(test: &'static str, script: &'static str, durability: &'static str) -> Case {
+    Case {
+        test,
+        script,
+        durability,
+        links: false,
+        name: String::new(),
+        by_first: true,
+        nth: 0,
+        error: 0,
+        for_ever: false,
+    }
+}
+
+fn run(like: &Case, at_least: usize) {
+    let bytes = (like.script == "recover").then(|| prepared(like.test, like.durability));
+    let bytes = bytes.as_deref();
+    let mut table: BTreeMap<_, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    let (mut ran, mut wrong) = (0, Vec::new());
+    for case in cases(like, bytes) {
+        let Ok(outcome) = std::panic::catch_unwind(|| case.check(bytes)) else {
+            wrong.push(format!("{case:?}"));
+            continue;
+        };
+        // In another order of the threads the call may not have come.
+        let Some(outcome) = outcome else { continue };
+        ran += 1;
+        if !is_expected(&case, &outcome) {
+            wrong.push(format!("{case:?}: {outcome:?}"));
+        }
+        let name = ERRORS
+            .iter()
+            .find(|(code, _)| *code == case.error)
+            .unwrap()
+            .1;
+        let how = if case.for_ever { "for ever" } else { "once" };
+        let row = table.entry(outcome.site).or_default();
+        let results = row.entry(outcome.result).or_default();
+        results.insert(format!("{name} {how}"));
+    }
+    for (site, row) in table {
+        println!("{} | {} | {} | {row:?}", site.call, site.target, site.step);
+    }
+    let Case {
+        script, durability, ..
+    } = like;
+    println!("FAILED one call in each of {ran} processes: {script}, {durability}");
+    assert!(wrong.is_empty(), "{} of {ran}: {wrong:#?}", wrong.len());
+    assert!(ran > at_least, "only {ran}");
+}
+
+#[test]
+fn whatever_call_fails_a_life_with_a_sync_for_each_send_keeps_its_word() {
+    run_if_child();
+    let test = "whatever_call_fails_a_life_with_a_sync_for_each_send_keeps_its_word";
+    run(&like(test, "cycle", "send"), 80);
+}
+
+#[test]
+fn whatever_call_fails_a_life_with_background_syncs_keeps_its_word() {
+    run_if_child();
+    let test = "whatever_call_fails_a_life_with_background_syncs_keeps_its_word";
+    run(&like(test, "cycle", "every"), 80);
+}
+
+#[test]
+fn whatever_call_fails_a_life_without_syncs_keeps_its_word() {
+    run_if_child();
+    let test = "whatever_call_fails_a_life_without_syncs_keeps_its_word";
+    run(&like(test, "cycle", "flush"), 80);
+}
+
+#[test]
+fn whatever_call_fails_a_recovery_keeps_its_word() {
+    run_if_child();
+    let test = "whatever_call_fails_a_recovery_keeps_its_word";
+    run(&like(test, "recover", "send"), 80);
+    run(&like(test, "recover", "flush"), 80);
+}
+
+#[test]
+fn whatever_call_fails_where_nothing_can_be_renamed_leaves_nothing_half_made() {
+    run_if_child();
+    let test = "whatever_call_fails_where_nothing_can_be_renamed_leaves_nothing_half_made";
+    let links = Case {
+        links: true,
+        ..like(test, "cycle", "send")
+    };
+    run(&links, 3);
+}
+
+/// The page of message 11 cannot be read while the file is opened. It was sent, and no sync covered it; nothing tells
+/// that it was there.
+#[test]
+#[ignore = "recovery takes an unreadable page above the commit for one that was never written, and does not report it"]
+fn a_page_above_the_commit_that_cannot_be_read_is_reported() {
+    run_if_child();
+    let test = "a_page_above_the_commit_that_cannot_be_read_is_reported";
+    let bytes = prepared(test, "send");
+    let mark = Message::mark(11);
+    let at = bytes.windows(mark.len()).position(|window| window == mark);
+    let at = at.unwrap() as u64;
+    let place = Place::new(Some(&bytes));
+    let mut decide = |call: &Call| {
+        let (len, from) = (call.args[2], call.args[3]);
+        match call.name.as_str() {
+            "pread64" if from <= at && at < from + len => Verdict::Fail(EIO),
+            _ => Verdict::Continue,
+        }
+    };
+    let mut child = child(test, "recover", "send", &place.path());
+    let ended = watch(&mut child, place.dir(), &mut decide);
+    let mut oracle = Oracle::of_prepared();
+    ended.said().for_each(|line| oracle.hear(line));
+    // Whoever opens a file that cannot be read whole is told, or gets it later.
+    let told = ended.said().any(|line| line.contains("unreadable"));
+    if !told {
+        oracle.check(&place.path(), "send");
+    }
 }

@@ -1,6 +1,8 @@
 //! What the tests that count system calls share.
 #![allow(dead_code, clippy::unwrap_used)] // each uses its own part; a test that cannot go on fails
 
+pub mod case;
+pub mod expected;
 pub mod oracle;
 pub mod script;
 

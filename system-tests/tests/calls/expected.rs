@@ -1,0 +1,59 @@
+//! Which failure leads to what: the result of the step in which the call was made.
+
+use super::case::{Case, EACCES, EINTR, EIO, Outcome};
+
+/// A failure of these costs nothing that was promised: advice, flags, fences of another kind, what closing does anyway.
+const TOLERATED: [&str; 6] = [
+    "close",
+    "ioctl",
+    "fadvise64",
+    "madvise",
+    "munmap",
+    "membarrier",
+];
+
+/// The standard library tries these again when a signal came between; others nothing here interrupts.
+const RETRIED: [&str; 9] = [
+    "openat",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "read",
+    "write",
+    "pread64",
+    "pwrite64",
+    "getrandom",
+];
+
+/// What a receive that was not disturbed may say.
+const UNDISTURBED: [&str; 3] = ["ok", "undecodable", "corrupt"];
+
+pub fn is_expected(case: &Case, outcome: &Outcome) -> bool {
+    let result = outcome.result.as_str();
+    let (call, step) = (outcome.site.call.as_str(), outcome.site.step.as_str());
+    let closing_the_directory = call == "openat" || call == "fsync";
+    match (call, step) {
+        // The others hear of it: see `check_poison`.
+        (_, "the channel's thread") => true,
+        _ if TOLERATED.contains(&call) => result == "ok" || result == "none",
+        // Closing the file unlocks it, too.
+        ("flock", "close") => result == "ok",
+        _ if case.error == EINTR && RETRIED.contains(&call) => UNDISTURBED.contains(&result),
+        // A block that cannot be read: once, it is read page by page; of the pages of the header there are two copies.
+        ("pread64", "open") if case.error == EIO => ["ok", "Io"].contains(&result),
+        ("pread64", "recv") if case.error == EIO => {
+            result == "unreadable" || !case.for_ever && UNDISTURBED.contains(&result)
+        }
+        // Of a damaged place there are only the bytes that can be read.
+        ("pread64", "recv") => ["Io", "unreadable"].contains(&result),
+        // Who may not read the directory of a file that is there did not make it.
+        (_, "open") if closing_the_directory && case.error == EACCES => {
+            let opened = outcome.site.target == "sub";
+            result == "Io" || opened && result == "ok"
+        }
+        // The first one asks whether there is such a call.
+        ("getrandom", _) if !case.for_ever => ["ok", "Io"].contains(&result),
+        ("fdatasync", "send") if case.durability == "send" => result == "Unsynced",
+        _ => result == "Io",
+    }
+}
