@@ -63,6 +63,8 @@ pub struct Found {
 pub struct Oracle {
     reports: Vec<String>,
     lives: Vec<Promise>,
+    /// When they began.
+    began: Vec<usize>,
     messages: BTreeMap<Key, Message>,
     syncs: Vec<Sync>,
     /// Indices of those that are not done, by what the report says of them.
@@ -113,6 +115,7 @@ impl Oracle {
                     None if rest == "send" => Promise::Each,
                     None => Promise::None,
                 });
+                self.began.push(now);
                 self.unfinished.clear();
                 self.begins("open", true, true);
             }
@@ -267,7 +270,8 @@ impl Oracle {
             let (producer, number) = f.key;
             let before = last.insert(producer, number);
             ensure(before < Some(number), || format!("{f:?} behind {before:?}"))?;
-            let first = self.messages[&f.key].got.is_empty();
+            let earlier = self.messages[&f.key].got.first();
+            let first = earlier.is_none_or(|at| *at >= cut.after);
             let got = last_got.get(&producer).copied();
             ensure(!first || got < Some(number), || {
                 format!("{f:?} comes for the first time, {got:?} had come")
@@ -287,7 +291,9 @@ impl Oracle {
     ) -> Result<(), String> {
         let got = |until: Option<usize>| m.got.iter().filter(|at| Some(**at) < until).count();
         let least = got(synced) + 1;
-        let most = got(Some(cut.after)) + 1 + self.lives.len() - m.life;
+        let lives = self.began[m.life..].iter();
+        let lives = lives.filter(|at| **at < cut.after).count();
+        let most = got(Some(cut.after)) + 1 + lives;
         let deliveries = f.deliveries as usize;
         let possible = least.min(14)..=most;
         ensure(possible.contains(&deliveries), || {

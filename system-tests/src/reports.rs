@@ -7,11 +7,12 @@
 #![allow(clippy::unwrap_used)]
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::{ChildStdout, Command};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -133,5 +134,37 @@ impl Listener {
             from = heard.text.len().saturating_sub(wanted.len());
             heard = self.heard.1.wait(heard).unwrap();
         }
+    }
+}
+
+/// A process that was started to do something, and what it reports. Killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    pub child: Child,
+    pub reports: Listener,
+}
+
+impl Process {
+    /// This test binary again, for this role.
+    pub fn new(test: &str, role: &str) -> Process {
+        let mut child = child(test, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let reports = Listener::new(child.stdout.take().unwrap());
+        Process { child, reports }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
