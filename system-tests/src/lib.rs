@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 pub mod examine;
+pub mod lossy;
 pub mod neighbour;
 pub mod oracle;
 pub mod random;

@@ -88,19 +88,35 @@ impl Host {
         Host { mounted, dir }
     }
 
-    fn place(&self, name: &str) -> PathBuf {
+    /// Where files are that can be copied at once.
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
         self.mounted.path().join(name)
     }
 
     /// Makes a file system of so many bytes, and mounts it.
     pub fn volume(&self, kind: Kind, name: &str, bytes: u64) -> Volume {
-        let image = self.place(&format!("{name}.img"));
-        File::create(&image).unwrap().set_len(bytes).unwrap();
-        kind.make(&image);
+        let image = self.made(kind, name, bytes);
         self.mount(kind, image, name)
     }
 
-    fn mount(&self, kind: Kind, image: PathBuf, name: &str) -> Volume {
+    /// Makes a file system of so many bytes in a file.
+    pub(crate) fn made(&self, kind: Kind, name: &str, bytes: u64) -> PathBuf {
+        let image = self.place(&format!("{name}.img"));
+        File::create(&image).unwrap().set_len(bytes).unwrap();
+        kind.make(&image);
+        image
+    }
+
+    /// A copy of a file that was made here, to be changed.
+    pub(crate) fn copy(&self, from: &File, name: &str) -> (PathBuf, File) {
+        let image = self.place(&format!("{name}.img"));
+        let to = File::create_new(&image).unwrap();
+        rustix::fs::ioctl_ficlone(&to, from).unwrap();
+        (image, to)
+    }
+
+    /// Mounts what is in a file.
+    pub(crate) fn mount(&self, kind: Kind, image: PathBuf, name: &str) -> Volume {
         let mounted = Mounted::new(kind, &image, self.dir.path().join(name));
         Volume {
             kind,
@@ -113,12 +129,9 @@ impl Host {
     /// The device under a volume as it is at this moment, in another file: what a power cut leaves, as the
     /// block layer saw it.
     pub fn freeze(&self, volume: &Volume, name: &str) -> Frozen {
-        let image = self.place(&format!("{name}.img"));
-        let to = File::create_new(&image).unwrap();
-        rustix::fs::ioctl_ficlone(&to, &volume.device).unwrap();
         Frozen {
             kind: volume.kind,
-            image,
+            image: self.copy(&volume.device, name).0,
         }
     }
 
@@ -174,8 +187,8 @@ impl Volume {
 /// A copy of a device.
 #[derive(Debug)]
 pub struct Frozen {
-    kind: Kind,
-    image: PathBuf,
+    pub(crate) kind: Kind,
+    pub(crate) image: PathBuf,
 }
 
 /// Unmounts when dropped, at the latest when nothing uses it any more.

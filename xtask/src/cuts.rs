@@ -18,7 +18,8 @@ pub fn run(args: &[&str]) -> Outcome {
             return Err(format!("not a number: {number}"));
         }
     }
-    let mut test = cargo("test --release -p system-tests --test power_cuts -- --nocapture");
+    let mut test =
+        cargo("test --release -p system-tests --test power_cuts --test lossy_disks -- --nocapture");
     test.env("WALCHAN_CUTS", cuts);
     test.env("WALCHAN_CUTS_SEED", seed);
     let mut plan = Plan::default();
