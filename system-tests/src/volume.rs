@@ -200,8 +200,17 @@ impl Mounted {
         std::fs::create_dir(&at).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", kind.name(), "-o", kind.mount_options()]);
-        run(mount.arg(image).arg(&at));
-        Mounted(at)
+        mount.arg(image).arg(&at);
+        // Somebody else may take the loop device that `mount` has chosen; it does not choose again.
+        for _ in 0..100 {
+            let output = mount.output().unwrap();
+            if output.status.success() {
+                return Mounted(at);
+            }
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(error.contains("loop device"), "{mount:?}: {error}");
+        }
+        panic!("no loop device is free");
     }
 
     fn path(&self) -> &Path {
