@@ -2,12 +2,13 @@
 //! driven from one thread, and the images that a crash at any moment could leave.
 //!
 //! `timelines` tells single stories, `rot` those of damage, `campaign` random ones, `hostile` what no crash
-//! leaves.
+//! leaves, `forged` frames that somebody made.
 
 #![allow(clippy::unwrap_used)]
 
 mod blocks;
 mod campaign;
+mod forged;
 mod hostile;
 mod oracle;
 mod rot;

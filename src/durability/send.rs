@@ -75,7 +75,7 @@ impl<M: Memory> Log<M> {
 
     /// Does whatever raises the limit to `needed`, if the acknowledgements allow that.
     pub(super) fn make_room(&self, needed: u64) -> io::Result<bool> {
-        if needed > POSITION_MAX {
+        if needed >= POSITION_MAX {
             // Claims end there for ever: after 512 PiB, or where a forged header says so.
             return Err(io::ErrorKind::StorageFull.into());
         }

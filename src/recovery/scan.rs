@@ -65,7 +65,8 @@ impl Scanner<'_> {
         let stop = self
             .lives
             .end_at(position)
-            .map_or(stop, |end| end.min(stop));
+            .map_or(stop, |end| end.min(stop))
+            .min(POSITION_MAX - FRAME_ALIGN);
         let outside = word1.frame_len() > to_end || position + word1.frame_len() > stop;
         if outside && !planted!("trusted_length") {
             return Ok(Place::Named);

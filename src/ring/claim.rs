@@ -46,7 +46,7 @@ impl<M: Memory> Ring<M> {
             let limit = self.limit.load(weaken!("limit_claim", Ordering::Acquire));
             let padding = self.layout.padding(tail, size);
             let end = tail + padding + size;
-            if (end > limit && !planted!("limit_ignored")) || end > POSITION_MAX {
+            if (end > limit && !planted!("limit_ignored")) || end >= POSITION_MAX {
                 if admitted {
                     self.give_back_admission();
                 }
