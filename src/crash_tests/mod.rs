@@ -9,6 +9,7 @@
 mod blocks;
 mod campaign;
 mod forged;
+mod four_images;
 mod hostile;
 mod oracle;
 mod rot;
