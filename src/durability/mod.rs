@@ -161,7 +161,7 @@ impl<M: Memory> Log<M> {
             completed: AtomicU64::new(0),
             leader: Mutex::new(()),
             stored_head: AtomicU64::new(stored[0].head),
-            pages: Mutex::new(Pages::new(stored, ring.tail())),
+            pages: Mutex::new(Pages::new(stored, ring.tail(), ring.lives().newest().start)),
             synced: Event::new(0, Fences::Even),
             timer: Timer::new(),
             commit_every: AtomicU64::new(1),

@@ -12,6 +12,8 @@ use crate::planted::planted;
 
 #[derive(Debug)]
 pub(super) struct Pages {
+    /// Where this life began.
+    start: u64,
     stored: [Checkpoint; 2],
     /// Index of the page stored last.
     newest: usize,
@@ -28,8 +30,9 @@ pub(super) struct Pages {
     pub(super) scanned: u64,
 }
 
-fn pin_of(checkpoint: &Checkpoint) -> Option<u64> {
-    (checkpoint.commit > checkpoint.head).then_some(checkpoint.head)
+/// The head of a checkpoint behind which recovery would look for frames that must be there.
+fn pin_of(checkpoint: &Checkpoint, start: u64) -> Option<u64> {
+    (checkpoint.commit.max(start) > checkpoint.head).then_some(checkpoint.head)
 }
 
 /// The lower of two pins; `None` is no pin.
@@ -42,10 +45,11 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 
 impl Pages {
     /// Both pages are durable as they are, and so is all before `scanned`.
-    pub(super) fn new(stored: [Checkpoint; 2], scanned: u64) -> Self {
+    pub(super) fn new(stored: [Checkpoint; 2], scanned: u64, start: u64) -> Self {
         let newest = usize::from(stored[1].generation > stored[0].generation);
-        let pins = [pin_of(&stored[0]), pin_of(&stored[1])];
+        let pins = [pin_of(&stored[0], start), pin_of(&stored[1], start)];
         Pages {
+            start,
             stored,
             newest,
             pins,
@@ -71,13 +75,14 @@ impl Pages {
         let page = planted!("one_checkpoint_page", self.newest, 1 - self.newest);
         self.newest = page;
         self.stored[page] = checkpoint;
-        self.pins[page] = lower(self.pins[page], pin_of(&checkpoint));
-        self.since[page] = lower(self.since[page], pin_of(&checkpoint));
+        let pin = pin_of(&checkpoint, self.start);
+        self.pins[page] = lower(self.pins[page], pin);
+        self.since[page] = lower(self.since[page], pin);
         page
     }
 
     pub(super) fn sync_begins(&mut self) {
-        self.replaced = [pin_of(&self.stored[0]), pin_of(&self.stored[1])];
+        self.replaced = [0, 1].map(|page: usize| pin_of(&self.stored[page], self.start));
         self.since = [None; 2];
     }
 
@@ -120,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_commit_above_the_head_pins_until_both_pages_are_replaced_durably() {
-        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)], 0);
+        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)], 0, 0);
         assert!(pages.is_pinned());
         for generation in 3..7 {
             pages.store(checkpoint(generation, 1024, 1024));
@@ -133,8 +138,21 @@ mod tests {
     }
 
     #[test]
+    fn a_head_below_the_start_of_the_life_pins_where_it_is() {
+        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)], 0, 640);
+        for (head, pinned) in [(256, true), (512, true), (640, false)] {
+            for generation in [3, 4] {
+                pages.store(checkpoint(generation, head, head));
+                pages.sync_begins();
+                pages.sync_completed(&checkpoint(generation, head, head));
+            }
+            assert_eq!((pages.is_pinned(), pages.floor()), (pinned, head));
+        }
+    }
+
+    #[test]
     fn what_is_stored_during_a_sync_may_or_may_not_be_on_disk() {
-        let mut pages = Pages::new([checkpoint(1, 0, 0), checkpoint(2, 0, 0)], 0);
+        let mut pages = Pages::new([checkpoint(1, 0, 0), checkpoint(2, 0, 0)], 0, 0);
         pages.store(checkpoint(3, 64, 64));
         pages.sync_begins();
         pages.store(checkpoint(4, 128, 512));
