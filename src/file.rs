@@ -338,7 +338,12 @@ fn fill_and_publish(
 /// Gives the finished file its name; `false` if the name is taken.
 fn publish(temporary: &Path, path: &Path) -> io::Result<bool> {
     use rustix::fs::{CWD, renameat_with};
-    match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
+    let flags = planted!(
+        "name_replaced",
+        RenameFlags::empty(),
+        RenameFlags::NOREPLACE
+    );
+    match renameat_with(CWD, temporary, CWD, path, flags) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::EXIST) => Ok(false),
         // The file system cannot: link, which never replaces either, and drop the other name.

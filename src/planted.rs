@@ -31,8 +31,9 @@ macro_rules! planted {
 
 pub(crate) use planted;
 
-/// Reads the environment once.
+/// Reads the environment once. Not inlined, so that the names are whole in the program, where they can be found.
 #[cfg(walchan_planted)]
+#[inline(never)]
 pub(crate) fn is_planted(name: &str) -> bool {
     static PLANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let planted = PLANTED.get_or_init(|| std::env::var("WALCHAN_PLANTED").ok());

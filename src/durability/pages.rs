@@ -100,10 +100,12 @@ impl Pages {
 
     /// The lowest head that recovery could start from.
     pub(super) fn floor(&self) -> u64 {
-        if planted!("limit_by_newest_page") {
-            return self.newest().head;
-        }
-        let heads = self.stored[0].head.min(self.stored[1].head);
+        let older = self.stored[1 - self.newest].head;
+        let heads = planted!(
+            "limit_by_the_newest_page",
+            self.newest().head,
+            older.min(self.newest().head)
+        );
         let pins = planted!("pins_ignored", [None; 2], self.pins);
         lower(pins[0], pins[1]).map_or(heads, |pin| pin.min(heads))
     }

@@ -161,10 +161,12 @@ impl<M: Memory> Log<M> {
     }
 
     pub(super) fn raise_limit(&self, pages: &Pages) {
-        let floor = if planted!("limit_by_the_live_head") {
-            self.ring.head()
-        } else if self.is_synced_mode() {
-            pages.recorded().head
+        let floor = if self.is_synced_mode() {
+            planted!(
+                "limit_by_the_live_head",
+                self.ring.head(),
+                pages.recorded().head
+            )
         } else {
             pages.floor()
         };

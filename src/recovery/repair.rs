@@ -64,11 +64,16 @@ pub(super) fn repair(
         medium.sync_written()?;
     }
 
-    let number = lives.newest().number + 1;
+    let last = lives.newest();
+    let number = last.number + 1;
     // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
     let first = planted!("lives_pruned_early", head, lowest_head.min(head));
     lives.prune(first, tail);
-    let receive_only = !planted!("no_new_life") && !lives.push(new_life(tail, number, entropy)?);
+    let mut life = new_life(tail, number, entropy)?;
+    if planted!("no_new_life") {
+        (life.salt, life.tag) = (last.salt, last.tag);
+    }
+    let receive_only = !lives.push(life);
     if receive_only && tail < head + capacity && !planted!("torn_header_not_erased") {
         // Without a salt of its own the life would take a torn frame at its tail for one that was sent.
         write_header(medium, capacity, tail, &[0; 16])?;

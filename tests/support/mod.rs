@@ -7,8 +7,13 @@ use std::sync::mpsc;
 use std::time::Duration;
 use walchan::{Durability, Options};
 
-/// The longest that a test may hang before the process ends with its name.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "stress") { 3_600 } else { 120 });
+/// The longest that a test may hang before the process ends with its name: as many seconds as `WALCHAN_PATIENCE`
+/// says, or long.
+fn patience() -> Duration {
+    let long = if cfg!(feature = "stress") { 3_600 } else { 120 };
+    let said = std::env::var("WALCHAN_PATIENCE").map(|seconds| seconds.parse().unwrap());
+    Duration::from_secs(said.unwrap_or(long))
+}
 
 /// Ends the process with a message when it is not dropped in time.
 pub struct Watchdog {
@@ -20,8 +25,9 @@ pub fn watchdog() -> Watchdog {
     let (released, wait) = mpsc::channel::<()>();
     let name = std::thread::current().name().unwrap_or("?").to_owned();
     std::thread::spawn(move || {
-        if wait.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("{name} hangs: it has not ended in {PATIENCE:?}");
+        let patience = patience();
+        if wait.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{name} hangs: it has not ended in {patience:?}");
             std::process::abort();
         }
     });

@@ -1,5 +1,6 @@
 //! `cargo xtask lint`: all that can be judged without running the code.
 
+use crate::planted;
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
 use crate::{promises, walls};
 
@@ -10,6 +11,7 @@ pub fn run() -> Outcome {
     let mut plan = Plan::default();
     plan.command("formatting", cargo("fmt --all --check"))?;
     plan.step("walls between modules", "cargo xtask lint", walls::run)?;
+    plan.step("planted bugs", "cargo xtask lint", planted::compare)?;
     plan.step("promises and tests", "cargo xtask lint", promises::run)?;
     let clippy = cargo("clippy --workspace --all-targets -- -D warnings");
     plan.command("clippy", clippy)?;

@@ -1,13 +1,16 @@
 //! The project's chores, run as `cargo xtask <command>`. No dependencies, so that they cost nothing to build.
 
+mod caught;
 mod cuts;
 mod lint;
 mod orderings;
+mod planted;
 mod promises;
 mod protocol;
 mod run;
 mod sabotage;
 mod source;
+mod tables;
 mod test;
 mod walls;
 
@@ -19,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   lint              formatting, clippy, documentation, and the walls between the modules
   orderings         compare the atomic operations in src with the tables of docs/protocol.md
   sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail
+  planted [NAME..]  plant one bug at a time; the test named in docs/planted.md must fail
   cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root";
 
 fn main() -> ExitCode {
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
         ["lint"] => lint::run(),
         ["orderings"] => orderings::run(),
         ["sabotage", names @ ..] => sabotage::run(names),
+        ["planted", names @ ..] => planted::run(names),
         ["cuts", args @ ..] => cuts::run(args),
         _ => Err(USAGE.to_owned()),
     };

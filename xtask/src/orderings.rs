@@ -46,11 +46,16 @@ pub fn run() -> Outcome {
 
 /// The names of the planted weakenings, each with a place where it is.
 pub fn weakenings(code: &[Source]) -> BTreeMap<String, String> {
+    named(code, &["weaken!(", "weaken_fence!(", "sabotaged("])
+}
+
+/// The strings that follow these words, each with a place where it is.
+pub fn named(code: &[Source], openers: &[&str]) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for source in code {
         for (index, line) in source.lines.iter().enumerate() {
-            for opener in ["weaken!(", "weaken_fence!(", "sabotaged("] {
-                for (at, _) in line.text.match_indices(opener) {
+            for opener in openers {
+                for (at, _) in line.text.match_indices(*opener) {
                     // The name may be on the next line.
                     let here = line.text[at + opener.len()..].trim();
                     let next = source

@@ -6,6 +6,7 @@
 use std::fs;
 
 use crate::run::root;
+use crate::tables::{self, quoted};
 
 pub const PATH: &str = "docs/protocol.md";
 
@@ -31,35 +32,15 @@ pub fn read() -> Result<Vec<Row>, String> {
 
 fn parse(text: &str) -> (Vec<Row>, Vec<String>) {
     let (mut rows, mut problems) = (Vec::new(), Vec::new());
-    let (mut inside, mut counts) = (false, false);
-    for (index, line) in text.lines().enumerate() {
-        let Some(line) = line.trim().strip_prefix('|') else {
-            inside = false;
-            continue;
-        };
-        let line = line
-            .strip_suffix('|')
-            .unwrap_or(line)
-            .replace("\\|", "\u{1}");
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let head = !inside;
-        inside = true;
-        if head {
-            counts = cells
-                .get(3)
-                .is_some_and(|cell| cell.to_lowercase().contains("sabotage"));
-        }
-        if head
-            || !counts
-            || cells
-                .iter()
-                .all(|cell| cell.chars().all(|c| c == '-' || c == ':'))
-        {
-            continue;
-        }
-        match row(&cells, index + 1) {
+    let counts = |head: &[String]| {
+        let fourth = head.get(3);
+        fourth.is_some_and(|cell| cell.to_lowercase().contains("sabotage"))
+    };
+    for (line, cells) in tables::rows(text, counts) {
+        let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
+        match row(&cells, line) {
             Ok(row) => rows.push(row),
-            Err(problem) => problems.push(format!("{PATH}:{}: {problem}", index + 1)),
+            Err(problem) => problems.push(format!("{PATH}:{line}: {problem}")),
         }
     }
     (rows, problems)
@@ -98,11 +79,6 @@ fn row(cells: &[&str], line: usize) -> Result<Row, String> {
         site: site.to_owned(),
         caught,
     })
-}
-
-fn quoted(cell: &str) -> Option<&str> {
-    let name = cell.trim().strip_prefix('`')?.strip_suffix('`')?;
-    (!name.is_empty() && !name.contains(['`', ' '])).then_some(name)
 }
 
 #[cfg(test)]

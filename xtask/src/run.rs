@@ -21,13 +21,17 @@ pub fn cargo(args: &str) -> Command {
     command
 }
 
+/// The target directory.
+pub fn target() -> PathBuf {
+    PathBuf::from(var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
 /// `cargo` with loom in place of the standard library, and a target directory of its own: in a
 /// shared one, each change between the two would build everything again.
 pub fn cargo_loom(args: &str) -> Command {
-    let target = var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let mut command = cargo(args);
     command.env("RUSTFLAGS", "--cfg loom");
-    command.env("CARGO_TARGET_DIR", PathBuf::from(target).join("loom"));
+    command.env("CARGO_TARGET_DIR", target().join("loom"));
     bound_models(&mut command);
     command
 }
