@@ -25,6 +25,10 @@ mod error;
 #[cfg(not(all(loom, feature = "models")))]
 mod file;
 mod format;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+#[allow(missing_docs, missing_debug_implementations)]
+pub mod fuzzing;
 mod memory;
 #[cfg(not(all(loom, feature = "models")))]
 mod message_id;

@@ -14,6 +14,8 @@
 pub(crate) mod mapped;
 #[cfg(all(loom, feature = "models"))]
 pub(crate) mod modelled;
+#[cfg(fuzzing)]
+pub(crate) mod plain;
 #[cfg(all(test, feature = "fsync", not(loom)))]
 pub(crate) mod simulated;
 

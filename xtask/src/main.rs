@@ -2,6 +2,7 @@
 
 mod caught;
 mod cuts;
+mod fuzz;
 mod lint;
 mod orderings;
 mod planted;
@@ -9,6 +10,7 @@ mod promises;
 mod protocol;
 mod run;
 mod sabotage;
+mod sanitize;
 mod source;
 mod tables;
 mod test;
@@ -23,7 +25,9 @@ const USAGE: &str = "usage: cargo xtask <command>
   orderings         compare the atomic operations in src with the tables of docs/protocol.md
   sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail
   planted [NAME..]  plant one bug at a time; the test named in docs/planted.md must fail
-  cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root";
+  cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root
+  fuzz [N]          N executions of the fuzz targets; needs a nightly compiler and cargo-fuzz
+  sanitize          tests and fuzz corpus under AddressSanitizer, threads under ThreadSanitizer";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +39,8 @@ fn main() -> ExitCode {
         ["sabotage", names @ ..] => sabotage::run(names),
         ["planted", names @ ..] => planted::run(names),
         ["cuts", args @ ..] => cuts::run(args),
+        ["fuzz", args @ ..] => fuzz::run(args),
+        ["sanitize"] => sanitize::run(),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test there is, cheapest first.
 
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
-use crate::sabotage;
+use crate::{fuzz, sabotage};
 
 const DEBUG: &str = "test --workspace --exclude loom-tests --lib --bins --tests --examples";
 
@@ -12,6 +12,7 @@ pub fn run() -> Outcome {
     plan.command("tests, release", cargo("test --release --lib --tests"))?;
     let bare = cargo("test --no-default-features --lib --tests");
     plan.command("tests without default features", bare)?;
+    plan.command("committed inputs of the fuzzer", fuzz::replay())?;
     plan.command("models", cargo_loom("test --release -p loom-tests"))?;
     let sabotage = || sabotage::run(&[]);
     plan.step("planted weakenings", "cargo xtask sabotage", sabotage)?;
