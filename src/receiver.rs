@@ -562,8 +562,8 @@ impl Corrupt {
         self.left.id()
     }
 
-    /// What can be read there: headers and payloads, up to the next place that looks like a frame. Empty if the
-    /// disk cannot read it.
+    /// What can be read there: headers and payloads, up to the next place that looks like a frame, at most 16 MiB;
+    /// the rest of longer damage is the next error. Empty if the disk cannot read it.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.left.bytes

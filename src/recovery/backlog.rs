@@ -7,6 +7,9 @@ use crate::format::incarnations::Lives;
 use crate::memory::Medium;
 use std::io;
 
+/// Damage is told in pieces of at most so many bytes, each of which is held in memory.
+const DAMAGE_LEN_MAX: u64 = 16 << 20;
+
 /// The receiver's place in what was recovered: `[at, end)`.
 #[derive(Debug)]
 pub(crate) struct Backlog {
@@ -68,7 +71,8 @@ impl Backlog {
         let Place::Valid { state, word1 } = scanner.place(position, stop, true)? else {
             // Up to the next place that looks like a frame, whole or not, or where a filler ends.
             let mut end = position + FRAME_ALIGN;
-            while end < stop && scanner.place(end, stop, true)? == Place::Nothing {
+            let stop = stop.min(position + DAMAGE_LEN_MAX);
+            while end < stop && scanner.place(end, self.end, true)? == Place::Nothing {
                 end += FRAME_ALIGN;
             }
             let mut pieces = Pieces {
@@ -92,5 +96,53 @@ impl Backlog {
         }
         self.at = position + word1.frame_len();
         Ok(Some(item))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::frame::salt_from;
+    use crate::format::incarnations::Life;
+
+    struct Zeros(u64);
+
+    impl Medium for Zeros {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0)
+        }
+
+        fn read_at(&self, _: u64, bytes: &mut [u8]) -> io::Result<()> {
+            bytes.fill(0);
+            Ok(())
+        }
+
+        fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            panic!("delivery writes nothing here")
+        }
+
+        fn sync_written(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn long_damage_is_told_in_pieces_that_fit_memory() {
+        let lives = Lives::first(Life {
+            start: 0,
+            salt: salt_from(1),
+            tag: 1,
+            number: 1,
+        });
+        let (capacity, len) = (4 * DAMAGE_LEN_MAX, 2 * DAMAGE_LEN_MAX + 48);
+        let mut backlog = Backlog::new(0, len, capacity);
+        let (mut at, mut buffer) = (0, Vec::new());
+        for end in [DAMAGE_LEN_MAX, 2 * DAMAGE_LEN_MAX, len] {
+            let item = backlog.next(&Zeros(capacity), &lives, &mut buffer).unwrap();
+            assert_eq!(item, Some(Item::Damage { position: at }));
+            at = backlog.cursor();
+            assert_eq!(at, end);
+        }
+        assert!(backlog.is_at_end());
     }
 }
