@@ -32,7 +32,11 @@ pub(super) struct Pages {
 
 /// The head of a checkpoint behind which recovery would look for frames that must be there.
 fn pin_of(checkpoint: &Checkpoint, start: u64) -> Option<u64> {
-    (checkpoint.commit.max(start) > checkpoint.head).then_some(checkpoint.head)
+    (checkpoint
+        .commit
+        .max(planted!("start_of_life_does_not_pin", 0, start))
+        > checkpoint.head)
+        .then_some(checkpoint.head)
 }
 
 /// The lower of two pins; `None` is no pin.

@@ -2,8 +2,10 @@
 //! goes. Seen by strace.
 #![allow(clippy::unwrap_used)]
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use system_tests::{can_run, run};
 use walchan::{Options, Receiver, Sender};
 
@@ -125,6 +127,53 @@ fn trace(test: &str) -> Option<(tempfile::TempDir, PathBuf, Trace)> {
     run(command.env(PATH, &path));
     let trace = Trace::parse(&std::fs::read_to_string(log).unwrap());
     Some((dir, path, trace))
+}
+
+/// Stops the process behind its first opening of the channel's file, before it locks it; the name goes to another
+/// channel; the process goes on.
+#[test]
+fn a_file_that_lost_its_name_before_it_was_locked_is_not_opened() {
+    const NAME: &str = "a_file_that_lost_its_name_before_it_was_locked_is_not_opened";
+    if let Some(path) = std::env::var_os(PATH) {
+        let (_tx, rx) = open(Path::new(&path));
+        println!("received {}", *rx.try_recv().unwrap());
+        return;
+    }
+    if !can_run(NAME, &["strace"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (path, log) = (dir.path().join("q"), dir.path().join("log"));
+    let make = |n| open(&path).0.send(n).unwrap();
+    make(1);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-e", "trace=openat", "-P"]).arg(&path);
+    command.args(["-e", "inject=openat:signal=SIGSTOP:when=1", "-o"]);
+    command.arg(&log).arg(std::env::current_exe().unwrap());
+    command.args([NAME, "--exact", "--nocapture", "--test-threads=1"]);
+    let child = command.env(PATH, &path).stdout(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let stopped = loop {
+        let seen = std::fs::read_to_string(&log).unwrap_or_default();
+        if let Some((before, _)) = seen.split_once(" --- stopped by SIGSTOP ---") {
+            break before.lines().last().unwrap().trim().parse().unwrap();
+        }
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it did not stop: {seen}"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    std::fs::rename(&path, dir.path().join("moved")).unwrap();
+    make(2);
+    let stopped = Pid::from_raw(stopped).unwrap();
+    kill_process(stopped, Signal::CONT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("received 2\n"),
+        "{said}"
+    );
 }
 
 /// A descriptor of this file, as strace shows it.
