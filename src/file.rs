@@ -6,7 +6,7 @@
 
 use crate::memory::Medium;
 use crate::planted::planted;
-use rustix::fs::RenameFlags;
+use rustix::fs::{OFlags, RenameFlags};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -107,7 +107,7 @@ fn open_options() -> OpenOptions {
         .read(true)
         .write(true)
         .mode(planted!("readable_by_others", 0o644, 0o600))
-        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+        .custom_flags(OFlags::NONBLOCK.bits() as i32);
     options
 }
 
@@ -253,8 +253,8 @@ pub(crate) fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Re
     let temporary = beside(path, IN_THE_MAKING);
     let file = loop {
         // A link there is not ours, nor is what it leads to.
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
-        let flags = planted!("link_followed", rustix::fs::OFlags::NONBLOCK, flags);
+        let nofollow = planted!("link_followed", OFlags::empty(), OFlags::NOFOLLOW);
+        let flags = OFlags::NONBLOCK | nofollow;
         let file = open_options()
             .create(true)
             .truncate(false)
