@@ -251,7 +251,11 @@ impl Layer {
             What::MessageAgain => item.how % 15,
             What::Done => ACKNOWLEDGED,
             What::Padding => {
-                let fill = if item.how % 4 == 0 { 16 } else { to_end };
+                let fill = if item.how.is_multiple_of(4) {
+                    16
+                } else {
+                    to_end
+                };
                 self.frame(item, PADDING, ACKNOWLEDGED, fill - 16);
                 return;
             }
@@ -289,7 +293,7 @@ impl Layer {
             payload.clear();
         }
         if let (Fault::Nested(units), MESSAGE) = (&item.fault, kind) {
-            let within = usize::from(*units) * 16 % payload.len().max(1) & !15;
+            let within = (usize::from(*units) * 16 % payload.len().max(1)) & !15;
             let inner = (payload.len() - within)
                 .saturating_sub(16)
                 .min(usize::from(item.how));
@@ -363,7 +367,7 @@ impl Page {
         let head = self.head.position(layer);
         let within = |spot: &Spot| {
             let position = spot.position(layer);
-            if self.counts % 16 == 0 {
+            if self.counts.is_multiple_of(16) {
                 position
             } else {
                 position.clamp(head, head.saturating_add(layer.capacity))
@@ -372,7 +376,7 @@ impl Page {
         let tail = within(&self.tail);
         // A commit below the head says nothing, and may be there.
         let commit = self.commit.position(layer);
-        let commit = if self.counts % 16 == 0 {
+        let commit = if self.counts.is_multiple_of(16) {
             commit
         } else {
             commit.min(tail)

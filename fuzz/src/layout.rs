@@ -84,7 +84,7 @@ pub fn write_table(copy: &mut [u8], rows: &[Row]) {
 }
 
 fn is_position(value: u64) -> bool {
-    value % 16 == 0 && value < POSITION_MAX
+    value.is_multiple_of(16) && value < POSITION_MAX
 }
 
 pub fn read_table(copy: &[u8]) -> Option<Vec<Row>> {
@@ -168,7 +168,7 @@ impl Checkpoint {
         let ordered = sound
             && positions.into_iter().all(is_position)
             && this.base <= this.head
-            && this.base % capacity == 0
+            && this.base.is_multiple_of(capacity)
             && this.head <= this.tail
             && this.tail - this.head <= capacity
             && this.commit <= this.tail;

@@ -67,7 +67,7 @@ pub fn overlaid(capacity: u64, input: &mut Unstructured<'_>) -> Vec<u8> {
 pub fn raw(bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
     let choice: u8 = input.arbitrary().unwrap_or(0);
-    if choice % 16 == 0 {
+    if choice.is_multiple_of(16) {
         whole(&bytes[bytes.len().min(1)..]);
         return;
     }

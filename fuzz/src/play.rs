@@ -170,7 +170,7 @@ fn durability(choice: u8) -> Durability {
 pub fn play(mut image: Vec<u8>, capacity: u64, input: &mut Unstructured<'_>) {
     let mut random = Random(capacity);
     let setup: u8 = input.arbitrary().unwrap_or(0);
-    let mut accept_torn = setup % 8 != 0;
+    let mut accept_torn = !setup.is_multiple_of(8);
     let mut model: Option<Model> = None;
     let mut sent = 0u64;
     let rounds = if setup % 4 == 1 { 3 } else { 2 };

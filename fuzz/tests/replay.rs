@@ -4,7 +4,9 @@
 use std::path::Path;
 use walchan_fuzz::memory::Limit;
 
-const TARGETS: [(&str, fn(&[u8])); 3] = [
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 3] = [
     ("raw", walchan_fuzz::raw),
     ("structured", walchan_fuzz::structured),
     ("file", walchan_fuzz::file),
