@@ -307,8 +307,7 @@ fn allowed(image: &Image, region: &str) -> &'static [Outcome] {
         "damaged" => &[Nothing, OnlyReported],
         "older laps" => &[Nothing],
         _ if region.starts_with("message") && durable_only => &[Damage],
-        // Nothing of it was durable; the last frame is like a tear.
-        "message, position" => &[StepReported, Silent],
+        // Nothing of it was durable, and a lapped ring tells of the last frame, too: what it had begun to overwrite.
         _ if region.starts_with("message") => &[StepReported],
         // Nobody misses it, but it is not what it was.
         _ if region.starts_with("acknowledged") => &[OnlyReported, Nothing],
