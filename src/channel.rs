@@ -376,7 +376,7 @@ impl<M: Memory + Medium> Channel<M> {
 
     pub(crate) fn send(&self, payload: &[u8], wait: Wait) -> Result<MessageId, SendFailure> {
         if self.receive_only {
-            let text = "1022 earlier openings still have messages here: acknowledge the oldest, then reopen (after a kill, twice)";
+            let text = "1022 earlier openings still have messages here: acknowledge the oldest, then reopen";
             return Err(SendFailure::Io(io::Error::new(
                 io::ErrorKind::StorageFull,
                 text,

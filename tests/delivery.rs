@@ -294,17 +294,12 @@ fn a_message_that_is_left_in_each_of_a_thousand_lives_does_not_stop_the_channel(
     let (_tx, rx) = open(&path);
     assert_eq!(rx.recv().unwrap(), 0);
     drop((_tx, rx));
-    if !cfg!(feature = "fsync") {
-        // No life closes in order then; see the test below.
-        drop(open(&path));
-    }
     let (tx, rx) = open(&path);
     tx.send(9).unwrap();
     assert_eq!(rx.recv().unwrap(), 9);
 }
 
 #[test]
-#[ignore = "after a kill it takes a second reopen: the first one prunes by the head of the older checkpoint"]
 fn a_full_table_has_room_after_a_kill_behind_the_acknowledgement_of_the_oldest() {
     let _dog = watchdog();
     let dir = support::quick_dir();

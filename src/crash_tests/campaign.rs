@@ -1,292 +1,266 @@
-//! Random programs, random crashes, and crashes of the recovery that follows.
+//! Random programs, random crashes, and crashes of the recovery that follows; and of short programs every
+//! image that a power cut could leave.
 //!
-//! A seed is all that is needed to run one again: `WALCHAN_CRASH_SEED=n cargo test one_seed`.
+//! A seed is all that is needed to run one again: `WALCHAN_CRASH_SEED=n cargo test --lib one_seed`. It does the
+//! same in every build.
 
+use super::crashes::{check_again, random_choices};
 use super::oracle::{Crash, Found, Oracle};
+use super::program::{Lived, Program, Tally};
 use super::*;
-use crate::recovery::DamagedFrame;
-use std::collections::BTreeSet;
+use crate::memory::simulated::{Choice, Film};
+use crate::sync::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A message: its number, then bytes that follow from number and length.
-fn payload_of(number: u64, len: usize) -> Vec<u8> {
-    let mut rng = Rng(number << 32 | len as u64);
-    let mut payload = number.to_le_bytes().to_vec();
-    payload.resize_with(len, || rng.next() as u8);
-    payload
-}
+/// All images of a moment are opened where they are not more than this.
+const IMAGES_MAX: usize = 3_000;
+/// Else so many of them.
+const SAMPLES: usize = 40;
 
-fn number_of(payload: &[u8]) -> u64 {
-    crate::format::get_u64(payload, 0)
-}
-
-/// What a file delivers. Opening it must find nothing that was durable and is damaged, and the next message
-/// must flow.
-fn drain(medium: Simulated, capacity: u64, rng: &mut Rng) -> Found {
-    let mut life = Life::open(medium, capacity, Mode::FlushOnly, rng).unwrap();
-    let damaged = life.report.damaged();
-    assert!(
-        !damaged.iter().any(DamagedFrame::was_durable),
-        "damage without rot: {}",
-        life.report
-    );
-    let mut found = Found::new();
-    for got in life.receive_all() {
-        let Got::Message {
-            id,
-            deliveries,
-            payload,
-        } = got
-        else {
-            panic!("{got:?}");
+/// Calls `body` with each image of the film's moment that was not there a moment ago; a sample where there
+/// are too many in all.
+fn each_image(
+    film: &Film,
+    rng: &mut Rng,
+    tally: &mut Tally,
+    mut body: impl FnMut(&mut Rng, &[Choice]),
+) {
+    let open: Vec<(u64, usize)> = film.open_now().collect();
+    let all = open
+        .iter()
+        .try_fold(1usize, |n, (_, values)| n.checked_mul(*values));
+    let Some(all) = all.filter(|all| *all <= IMAGES_MAX) else {
+        tally.sampled += 1;
+        for _ in 0..SAMPLES {
+            let choices = random_choices(film, rng);
+            body(rng, &choices);
+        }
+        return;
+    };
+    tally.exhausted += 1;
+    // What a moment may leave without its last event, the moment before might, too: the same promises.
+    let seen_before = |choices: &[Choice]| {
+        let is_new = |choice: &Choice, values: usize| {
+            choice.value == values - 1 && film.fresh().contains(&choice.sector)
         };
-        assert!((life.head..life.tail).contains(&id.position()));
-        life.acknowledge(id);
-        found.push((number_of(&payload), id, deliveries, payload));
-    }
-    assert_eq!(life.report.kept(), found.len() as u64);
-    let again = found.iter().filter(|f| f.2 > 1).count() as u64;
-    assert_eq!(life.report.redelivered(), again);
-    life.send(b"a new message").unwrap();
-    assert_eq!(life.receive_message().1, b"a new message");
-    found
-}
-
-/// One program: lives, each ended by a close or a crash.
-struct Program {
-    rng: Rng,
-    capacity: u64,
-    next: u64,
-    ids: BTreeSet<MessageId>,
-    images: u64,
-}
-
-impl Program {
-    fn new(seed: u64) -> Self {
-        let mut rng = Rng(seed);
-        let capacity = 512 << rng.below(4);
-        Program {
-            rng,
-            capacity,
-            next: 0,
-            ids: BTreeSet::new(),
-            images: 0,
+        let mut pairs = choices.iter().zip(&open);
+        !film.has_just_synced() && !pairs.any(|(choice, (_, values))| is_new(choice, *values))
+    };
+    let mut choices: Vec<Choice> = open
+        .iter()
+        .map(|(sector, _)| Choice {
+            sector: *sector,
+            value: 0,
+        })
+        .collect();
+    for nth in 0..all {
+        let mut rest = nth;
+        for (choice, (_, values)) in choices.iter_mut().zip(&open) {
+            choice.value = rest % values;
+            rest /= values;
         }
-    }
-
-    fn mode(&mut self) -> Mode {
-        match self.rng.below(5) {
-            0 | 1 => Mode::PerSend,
-            2 | 3 => Mode::FlushOnly,
-            _ => Mode::Every {
-                max_ops: 1 + self.rng.below(9),
-                max_delay: Duration::MAX,
-            },
-        }
-    }
-
-    /// Gives what the last crash left.
-    fn run(&mut self, lives: u64) -> (Simulated, Found) {
-        let mut medium = Simulated::new(new_image(self.capacity, &mut self.rng));
-        let mut found = Found::new();
-        for _ in 0..lives {
-            let mode = self.mode();
-            let life = Life::open(medium, self.capacity, mode, &mut self.rng).unwrap();
-            let recovered = life.medium.moment();
-            if self.rng.chance(10) {
-                life.medium.fail_syncs_after(self.rng.below(6));
-            }
-            let (life, oracle) = self.live(life, mode, &found, 120);
-            (medium, found) = self.crash(&life, &oracle, recovered);
-        }
-        (medium, found)
-    }
-
-    /// At most so many random operations.
-    fn live(&mut self, mut life: Life, mode: Mode, found: &Found, most: u64) -> (Life, Oracle) {
-        let mut oracle = Oracle::new(mode, found);
-        let mut held: Vec<(u64, MessageId)> = Vec::new();
-        let medium = life.medium.clone();
-        let max = life.channel.log().ring().layout().payload_len_max();
-        // Some programs keep the ring empty, some full; some acknowledge late, some at once.
-        let (eager, patience) = (20 + self.rng.below(60), self.rng.below(12) as usize);
-        for _ in 0..self.rng.below(most) {
-            let from = medium.moment();
-            match self.rng.below(100) {
-                0..40 => {
-                    let len = match self.rng.below(4) {
-                        0 => 8 + self.rng.below(max - 7),
-                        1 => max,
-                        _ => 8 + self.rng.below((max - 7).min(24)),
-                    };
-                    let (number, payload) = (self.next, payload_of(self.next, len as usize));
-                    match life.send(&payload) {
-                        Ok(id) => {
-                            assert!(self.ids.insert(id), "{id} was given before");
-                            oracle.send(number, payload, Some(id), from, Some(medium.moment()));
-                            self.next += 1;
-                        }
-                        Err(SendFailure::Unsynced(_)) => {
-                            oracle.send(number, payload, None, from, None);
-                            self.next += 1;
-                        }
-                        Err(SendFailure::Full | SendFailure::Io(_)) => {}
-                        Err(other) => panic!("{other:?}"),
-                    }
-                }
-                40..70 => match life.receive() {
-                    Some(Got::Message { id, payload, .. }) => {
-                        let number = number_of(&payload);
-                        oracle.delivered(number, &payload, from, medium.moment());
-                        held.push((number, id));
-                    }
-                    None | Some(Got::Failed) => {}
-                    other => panic!("{other:?}"),
-                },
-                70..92 => {
-                    if held.len() > patience || (self.rng.chance(eager) && !held.is_empty()) {
-                        let (number, id) =
-                            held.swap_remove(self.rng.below(held.len() as u64) as usize);
-                        life.acknowledge(id);
-                        oracle.acknowledged(number, from, medium.moment());
-                    }
-                }
-                92..95 => drop(life.channel.log().sync_sent()),
-                95..98 => drop(life.channel.log().sync_progress()),
-                _ => life.timer(),
-            }
-        }
-        let failed = |e: &crate::memory::simulated::Event| {
-            matches!(e, crate::memory::simulated::Event::SyncFailed)
-        };
-        if self.rng.chance(25) {
-            drop(life.channel.log().finish());
-        }
-        oracle.failed = medium.events().iter().any(failed);
-        (life, oracle)
-    }
-
-    /// Crashes the life at random moments, checks each, and gives the last one: the medium, and what is in it.
-    fn crash(&mut self, life: &Life, oracle: &Oracle, recovered: usize) -> (Simulated, Found) {
-        let medium = &life.medium;
-        let end = medium.moment();
-        let mut last = None;
-        for _ in 0..4 {
-            let moment = recovered + self.rng.below((end - recovered + 1) as u64) as usize;
-            let (moment, kill) = match self.rng.below(4) {
-                0 => (end, true),
-                1 => (end, false),
-                2 => (moment, true),
-                _ => (moment, false),
-            };
-            let (image, crash) = if kill {
-                (medium.cut(moment, |_, values| values - 1), Crash::Kill)
-            } else {
-                (cut_random(medium, moment, &mut self.rng), Crash::PowerCut)
-            };
-            // After a failed sync a kill leaves a cache that the disk does not follow.
-            let disk = (kill && oracle.failed).then(|| cut_random(medium, moment, &mut self.rng));
-            let start = |image: &Vec<u8>| match &disk {
-                Some(disk) => Simulated::with_cache(disk.clone(), image.clone()),
-                None => Simulated::new(image.clone()),
-            };
-            let found = drain(start(&image), self.capacity, &mut self.rng);
-            oracle.check(medium, moment, crash, &found);
-            self.images += 1;
-            if self.rng.chance(50) {
-                self.crash_recovery(start(&image), disk.is_some(), &found, 2);
-            }
-            last = Some((start(&image), found));
-        }
-        last.unwrap()
-    }
-
-    /// Crashes a recovery, and the one after it. What is found stays found.
-    fn crash_recovery(&mut self, medium: Simulated, failed: bool, found: &Found, depth: u32) {
-        recover(&medium, self.capacity, &mut self.rng).unwrap();
-        let end = medium.moment();
-        let moment = if failed {
-            // Before its first sync the disk may not hold what the cache showed.
-            end
-        } else {
-            self.rng.below(end as u64 + 1) as usize
-        };
-        let image = cut_random(&medium, moment, &mut self.rng);
-        self.images += 1;
-        let again = drain(Simulated::new(image.clone()), self.capacity, &mut self.rng);
-        if failed {
-            let missing = found.iter().find(|f| !again.contains(f));
-            assert!(missing.is_none(), "recovered and lost: {missing:?}");
-        } else {
-            assert_eq!(&again, found, "recovery killed at {moment} of {end}");
-        }
-        if depth > 0 && !failed {
-            self.crash_recovery(Simulated::new(image), false, found, depth - 1);
+        if !seen_before(&choices) {
+            body(rng, &choices);
         }
     }
 }
 
-/// Every image that a power cut could leave at every moment of a short life that follows a longer one; a sample
-/// where they are too many.
-fn run_small(seed: u64) -> u64 {
+/// Every image that a power cut could leave at every moment of a short life that follows a longer one, and of the
+/// recovery of what that leaves.
+fn run_small(seed: u64) -> Tally {
     let mut program = Program::new(seed);
-    let capacity = 512 << (seed % 2);
-    program.capacity = capacity;
-    let (medium, found) = program.run(1);
-    let mode = program.mode();
-    let life = Life::open(medium, capacity, mode, &mut program.rng).unwrap();
-    let recovered = life.medium.moment();
-    let (life, oracle) = program.live(life, mode, &found, 24);
-    for moment in recovered..=life.medium.moment() {
-        for image in images(&life.medium, moment, 120, &mut program.rng) {
-            let found = drain(Simulated::new(image), capacity, &mut program.rng);
-            oracle.check(&life.medium, moment, Crash::PowerCut, &found);
-            program.images += 1;
-        }
+    program.capacity = 512 << (seed / 2 % 3);
+    if program.rng.chance(10) {
+        let left = program.beginning_of_many_lives();
+        every_cut_of_a_recovery(&mut program, &left.medium.killed(), &left.found);
+        return program.tally;
     }
-    program.images
+    let mut left = program.beginning();
+    for _ in 0..program.rng.below(3) {
+        let lived = program.live(left, 40);
+        left = program.crash(&lived, 0);
+    }
+    let lived = program.live(left, 30);
+    let Lived {
+        oracle,
+        medium,
+        recovered,
+    } = &lived;
+    if !(oracle.word_by_word && oracle.mode == Mode::FlushOnly) {
+        every_cut(&mut program, oracle, medium, *recovered);
+    }
+    let left = program.crash(&lived, 2);
+    every_cut_of_a_recovery(&mut program, &left.medium.killed(), &left.found);
+    program.tally
 }
 
-#[test]
-fn every_image_of_small_programs_keeps_every_promise() {
-    let seeds = SEEDS / 3;
-    let images: u64 = (0..seeds).map(|seed| seeded(seed, run_small)).sum();
-    println!("{seeds} programs, {images} images");
+fn every_cut(program: &mut Program, oracle: &Oracle, medium: &Simulated, recovered: usize) {
+    let mut film = medium.film();
+    film.advance_to(recovered);
+    let (mut rng, mut tally) = (Rng(program.rng.next()), Tally::default());
+    loop {
+        let (moment, durable) = (film.moment(), film.durable_moment());
+        let expected = oracle.expect(moment, durable, Crash::PowerCut);
+        each_image(&film, &mut rng, &mut tally, |_, choices| {
+            expected.check(&program.drain(&film.show(choices)));
+        });
+        if film.moment() == film.end() {
+            break;
+        }
+        film.advance();
+    }
+    program.tally += tally;
+}
+
+/// `image` is what a process that was killed left, all of it on the disk.
+fn every_cut_of_a_recovery(program: &mut Program, image: &[u8], found: &Found) {
+    let medium = Simulated::new(image.to_vec());
+    recover(&medium, program.capacity, &mut program.rng).unwrap();
+    let mut film = medium.film();
+    let (mut rng, mut tally) = (Rng(program.rng.next()), Tally::default());
+    loop {
+        each_image(&film, &mut rng, &mut tally, |rng, choices| {
+            check_again(found, &program.drain(&film.show(choices)), None);
+            if rng.chance(5) {
+                let image = film.show(choices).killed();
+                program.crash_recovery(&Simulated::new(image), found, None, 1);
+            }
+        });
+        if film.moment() == film.end() {
+            break;
+        }
+        film.advance();
+    }
+    program.tally += tally;
+}
+
+/// A few lives, each crashed at several moments.
+fn run_long(seed: u64) -> Tally {
+    let mut program = Program::new(seed);
+    let mut left = if program.rng.chance(12) {
+        program.beginning_of_many_lives()
+    } else {
+        program.beginning()
+    };
+    for _ in 0..5 {
+        let lived = program.live(left, 160);
+        left = program.crash(&lived, 12);
+    }
+    program.tally
+}
+
+fn run(seed: u64) -> Tally {
+    if seed.is_multiple_of(2) {
+        run_long(seed)
+    } else {
+        run_small(seed)
+    }
 }
 
 /// Runs a seed; a failure names it.
-fn seeded(seed: u64, run: fn(u64) -> u64) -> u64 {
+fn seeded(seed: u64) -> Tally {
     match catch_unwind(AssertUnwindSafe(|| run(seed))) {
-        Ok(images) => images,
+        Ok(tally) => tally,
         Err(panic) => {
-            eprintln!("the seed is {seed}");
+            eprintln!("\nto see it again: WALCHAN_CRASH_SEED={seed} cargo test --lib one_seed");
             std::panic::resume_unwind(panic)
         }
     }
 }
 
-fn run_long(seed: u64) -> u64 {
-    let mut program = Program::new(seed);
-    program.run(6);
-    program.images
+/// What the workers share.
+struct Work {
+    next: u64,
+    step: u64,
+    end: u64,
+    /// No more seeds begin when there are so many images.
+    images_max: u64,
+    done: u64,
+    tally: Tally,
+    failed: bool,
+    told: Instant,
 }
 
-const SEEDS: u64 = if cfg!(feature = "stress") {
-    20_000
-} else {
-    150
-};
+/// Runs seeds from `first` on, each `step`-th, in two threads, and tells how far they are.
+fn run_all(first: u64, step: u64, seeds: u64, images_max: u64) {
+    let work = Mutex::new(Work {
+        next: first,
+        step,
+        end: first.saturating_add(seeds.saturating_mul(step)),
+        images_max,
+        done: 0,
+        tally: Tally::default(),
+        failed: false,
+        told: Instant::now(),
+    });
+    let locked = || work.lock();
+    let worker = || loop {
+        let seed = {
+            let mut work = locked();
+            if work.failed || work.next >= work.end || work.tally.images >= work.images_max {
+                return;
+            }
+            work.next += work.step;
+            work.next - work.step
+        };
+        let outcome = catch_unwind(|| seeded(seed));
+        let mut work = locked();
+        match outcome {
+            Ok(tally) => {
+                work.done += 1;
+                work.tally += tally;
+            }
+            Err(_) => work.failed = true,
+        }
+        if work.told.elapsed() > Duration::from_secs(10) {
+            work.told = Instant::now();
+            println!("{} programs, {} images", work.done, work.tally.images);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(worker);
+        scope.spawn(worker);
+    });
+    let work = locked();
+    let (done, tally) = (work.done, work.tally);
+    println!(
+        "seeds {first} to {}: {done} programs, {} images; of {} moments every image, of {} a sample",
+        work.next - step,
+        tally.images,
+        tally.exhausted,
+        tally.sampled
+    );
+    assert!(!work.failed, "a program failed: see above");
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().expect("a number"))
+}
+
+const SEEDS: u64 = if cfg!(feature = "stress") { 4_000 } else { 40 };
 
 #[test]
 fn random_programs_keep_every_promise_over_random_crashes() {
-    let images: u64 = (0..SEEDS).map(|seed| seeded(seed, run_long)).sum();
-    println!("{SEEDS} programs, {images} images");
+    run_all(0, 2, SEEDS, u64::MAX);
+}
+
+#[test]
+fn every_image_of_small_programs_keeps_every_promise() {
+    run_all(1, 2, SEEDS, u64::MAX);
 }
 
 #[test]
 fn one_seed() {
-    let seed = std::env::var("WALCHAN_CRASH_SEED").map_or(1 << 40, |s| s.parse().unwrap());
-    seeded(seed, run_long);
-    seeded(seed, run_small);
+    seeded(from_environment("WALCHAN_CRASH_SEED").unwrap_or(1 << 40));
+}
+
+/// `cargo xtask images` runs it, and says how many and from which seed.
+#[test]
+#[ignore = "takes as long as it is told"]
+fn as_many_images_as_asked_for() {
+    let images = from_environment("WALCHAN_CRASH_IMAGES").unwrap_or(100_000);
+    let first = from_environment("WALCHAN_CRASH_SEED").unwrap_or(0);
+    run_all(first, 1, u64::MAX, images);
 }

@@ -1,13 +1,11 @@
 //! Frames that somebody made: at places that no channel reaches, and as payloads of their own channel.
 
-use super::oracle::{Crash, Found, Oracle};
+use super::oracle::{Crash, Found, Oracle, Sent};
 use super::*;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{Kind, SALT_MASK, State, Word1, payload_crc, salt_from, word0};
 use crate::format::incarnations::{Life as TableLife, Lives};
-use crate::format::{
-    CHECKPOINT_OFFSETS, HEADER_LEN, POSITION_MAX, TABLE_OFFSETS, get_u64, put_u64,
-};
+use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, POSITION_MAX, TABLE_OFFSETS, put_u64};
 
 const SALT: u64 = 1 << 55 | 0x00c0_ffee_1234_5678;
 
@@ -200,11 +198,11 @@ impl Forger {
 
     fn run(&mut self, lives: u64) {
         let mut medium = Simulated::new(new_image(self.capacity, &mut self.rng));
-        let mut found = Found::new();
+        let mut sent = Vec::new();
         for _ in 0..lives {
             let mode = self.mode();
             let mut life = Life::open(medium, self.capacity, mode, &mut self.rng).unwrap();
-            let mut oracle = Oracle::new(mode, &found);
+            let mut oracle = Oracle::new(mode, sent, life.tail);
             let recovered = life.medium.moment();
             self.live(&mut life, &mut oracle);
             let end = life.medium.moment();
@@ -219,11 +217,15 @@ impl Forger {
                     (image, Crash::PowerCut)
                 };
                 let drained = drain(&image, self.capacity, &mut self.rng);
-                oracle.check(&life.medium, moment, crash, &drained);
+                let mut film = life.medium.film();
+                film.advance_to(moment);
+                let expected = oracle.expect(moment, film.durable_moment(), crash);
+                expected.check(&drained);
                 self.images += 1;
                 last = Some((Simulated::new(image), drained));
             }
-            (medium, found) = last.unwrap();
+            let (left, found) = last.unwrap();
+            (medium, sent) = (left, oracle.carried(&found));
         }
     }
 
@@ -238,23 +240,27 @@ impl Forger {
                     let len = 32 + self.rng.below(max - 31);
                     let (number, payload) = (self.next, self.payload(life, len));
                     if let Ok(id) = life.send(&payload) {
-                        oracle.send(number, payload, Some(id), from, Some(medium.moment()));
+                        let call = (from, medium.moment());
+                        let sent = Sent::by_one_call(id, 0, number, payload, call);
+                        oracle.sent.push(sent);
                         self.next += 1;
                     }
                 }
                 4..7 => {
                     if let Some(Got::Message { id, payload, .. }) = life.receive() {
-                        let number = get_u64(&payload, 0);
-                        oracle.delivered(number, &payload, from, medium.moment());
-                        held.push((number, id));
+                        let sent = oracle.find(id).expect("it was sent");
+                        assert_eq!(payload, sent.payload);
+                        sent.delivered.push((from, medium.moment()));
+                        held.push(id);
                         self.received.push(payload);
                     }
                 }
                 7..9 => {
                     if !held.is_empty() {
-                        let (number, id) = held.remove(0);
+                        let id = held.remove(0);
                         life.acknowledge(id);
-                        oracle.acknowledged(number, from, medium.moment());
+                        let sent = oracle.find(id).expect("it was received");
+                        sent.acknowledged = Some((from, medium.moment()));
                     }
                 }
                 _ => life.timer(),
@@ -265,7 +271,11 @@ impl Forger {
 
 fn drain(image: &[u8], capacity: u64, rng: &mut Rng) -> Found {
     let mut life = Life::on(image, capacity, Mode::PerSend, rng).unwrap();
-    let mut found = Found::new();
+    let mut found = Found {
+        clean: life.report.is_clean(),
+        stepped_over: life.report.stepped_over(),
+        ..Found::default()
+    };
     for got in life.receive_all() {
         let Got::Message {
             id,
@@ -276,7 +286,7 @@ fn drain(image: &[u8], capacity: u64, rng: &mut Rng) -> Found {
             panic!("{got:?}");
         };
         assert!(payload.len() >= 16, "made up: {payload:?}");
-        found.push((get_u64(&payload, 0), id, deliveries, payload));
+        found.push(id, deliveries, &payload);
     }
     found
 }

@@ -1,19 +1,25 @@
 //! Recovery and format under power cuts, kills and hostile files: a channel over a simulated medium,
 //! driven from one thread, and the images that a crash at any moment could leave.
 //!
-//! `timelines` tells single stories, `rot` those of damage, `campaign` random ones, `hostile` what no crash
-//! leaves, `forged` frames that somebody made.
+//! `timelines` tells single stories, `rot` those of damage, `hostile` what no crash leaves, `forged` frames that
+//! somebody made. `campaign` tells random ones: `program` lives them, `world` has their steps, `crashes` ends them, `oracle` knows what must
+//! come of them, `drain` looks.
 
 #![allow(clippy::unwrap_used)]
 
 mod blocks;
 mod campaign;
+mod crashes;
+mod drain;
 mod forged;
 mod four_images;
 mod hostile;
 mod oracle;
+mod program;
+mod regressions;
 mod rot;
 mod timelines;
+mod world;
 
 use crate::channel::{self, Channel, Incoming, Reading};
 use crate::durability::timer::PROGRESS;
@@ -28,6 +34,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A small deterministic generator (splitmix64).
+#[derive(Debug)]
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
@@ -100,6 +107,16 @@ struct Life {
 
 impl Life {
     fn open(medium: Simulated, capacity: u64, mode: Mode, rng: &mut Rng) -> Result<Life, Error> {
+        Life::bounded(medium, capacity, mode, None, rng)
+    }
+
+    fn bounded(
+        medium: Simulated,
+        capacity: u64,
+        mode: Mode,
+        bound: Option<usize>,
+        rng: &mut Rng,
+    ) -> Result<Life, Error> {
         let recovered = recover(&medium, capacity, rng)?;
         let (head, tail) = (recovered.head, recovered.tail);
         let layout = Layout::of_file(capacity);
@@ -107,7 +124,7 @@ impl Life {
             medium.clone(),
             layout,
             mode,
-            None,
+            bound,
             recovered,
             Path::new("simulated"),
         );

@@ -172,7 +172,12 @@ pub(super) fn frame_offset(id: MessageId, capacity: u64) -> usize {
 }
 
 /// Crashes recovery of `image` at every event, and that of what is left again; all must find `expected`.
-fn crash_recovery(image: &[u8], capacity: u64, expected: &[u64], rng: &mut Rng) -> usize {
+pub(super) fn crash_recovery(
+    image: &[u8],
+    capacity: u64,
+    expected: &[u64],
+    rng: &mut Rng,
+) -> usize {
     let mut count = 0;
     let first = Simulated::new(image.to_vec());
     recover(&first, capacity, rng).unwrap();

@@ -13,6 +13,8 @@ mod pages;
 mod receive;
 mod rounds;
 mod send;
+#[cfg(all(test, feature = "fsync", not(loom)))]
+mod steps;
 pub(crate) mod timer;
 
 use crate::format::checkpoint::Checkpoint;

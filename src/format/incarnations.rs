@@ -65,6 +65,11 @@ impl Lives {
         self.0[self.0.len() - 1]
     }
 
+    /// Where the first of them began; `None` for a moment between dropping lives and adding one.
+    pub(crate) fn oldest_start(&self) -> Option<u64> {
+        self.0.first().map(|life| life.start)
+    }
+
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.0.len()

@@ -3,10 +3,14 @@
 //! 1. Nothing was written while judging.
 //! 2. Holes are closed with abandoned frames; what lies above the durable commit is written once more, and
 //!    so are pages with acknowledgements or deliveries: after a failed sync the cache can show what the disk does not
-//!    hold. **Sync.**
+//!    hold. So are the checkpoints as they are, if the new table lacks a life that older ones could need, and the newest
+//!    table, if the write of the other copy can be torn: a process killed in step 3 or 4 may not have synced it. **Sync.**
 //! 3. The new incarnation table and a checkpoint that is not clean, into the copies that are not the
 //!    newest. **Sync.**
 //! 4. The same into the others. **Sync.**
+//!
+//! Where the table has room only without the lives below the new head, checkpoints with that head come first, one
+//! **sync** each: until both pages have it, a crash could fall back on an older head, and need those lives.
 //!
 //! Only then may anything be claimed. A trailing hole is not closed: the tail returns to it.
 
@@ -18,7 +22,7 @@ use crate::error::Error;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, Kind};
 use crate::format::incarnations::Lives;
-use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, PAGE_LEN, TABLE_OFFSETS};
+use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, PAGE_LEN, SECTOR_LEN, TABLE_OFFSETS};
 use crate::memory::Medium;
 use crate::planted::planted;
 use std::io;
@@ -35,7 +39,7 @@ pub(super) fn repair(
     let report = report_of(&header, &findings);
     let Header {
         capacity,
-        mut lives,
+        lives,
         newest_table,
         checkpoint,
         newest_page,
@@ -45,6 +49,27 @@ pub(super) fn repair(
     let Findings {
         head, tail, commit, ..
     } = findings;
+
+    let last = lives.newest();
+    let mut life = new_life(tail, last.number + 1, entropy)?;
+    if planted!("no_new_life") {
+        (life.salt, life.tag) = (last.salt, last.tag);
+    }
+    // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
+    let mut table = lives.clone();
+    let first = planted!("lives_pruned_early", head, lowest_head.min(head));
+    table.prune(first, tail);
+    let mut receive_only = !table.push(life);
+    let mut fewer = lives.clone();
+    fewer.prune(head, tail);
+    let heads_first = receive_only && fewer.push(life);
+    if heads_first {
+        (table, receive_only) = (fewer, false);
+    }
+    let encoded = table.encode();
+    // First the copies that are not the newest, then the others.
+    let pages = [1 - newest_page, newest_page];
+    let copies = [1 - newest_table, newest_table];
 
     if !planted!("holes_not_closed") {
         close_holes(medium, &lives, capacity, &findings.holes)?;
@@ -60,40 +85,26 @@ pub(super) fn repair(
         let (from, to) = (head.max(*page), kept.min(page + PAGE_LEN));
         written_again |= write_again(medium, capacity, from, to)?;
     }
+    if table.oldest_start() > lives.oldest_start() && !planted!("checkpoints_not_written_again") {
+        for offset in CHECKPOINT_OFFSETS {
+            written_again |= write_header_again(medium, offset, PAGE_LEN)?;
+        }
+    }
+    if can_tear(medium, TABLE_OFFSETS[copies[0]], &encoded)? && !planted!("table_not_written_again")
+    {
+        let len = encoded.len() as u64;
+        written_again |= write_header_again(medium, TABLE_OFFSETS[copies[1]], len)?;
+    }
     if (written_again || !findings.holes.is_empty()) && !planted!("holes_not_synced") {
         medium.sync_written()?;
     }
 
-    let last = lives.newest();
-    let number = last.number + 1;
-    // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
-    let first = planted!("lives_pruned_early", head, lowest_head.min(head));
-    lives.prune(first, tail);
-    let mut life = new_life(tail, number, entropy)?;
-    if planted!("no_new_life") {
-        (life.salt, life.tag) = (last.salt, last.tag);
-    }
-    let receive_only = !lives.push(life);
-    if receive_only && tail < head + capacity && !planted!("torn_header_not_erased") {
-        // Without a salt of its own the life would take a torn frame at its tail for one that was sent.
-        write_header(medium, capacity, tail, &[0; 16])?;
-    }
-    let table = lives.encode();
     let mut stored = [checkpoint; 2];
-    for (step, nth) in [1, 0].into_iter().enumerate() {
-        // First the copies that are not the newest, then the others.
-        let page = if nth == 1 {
-            1 - newest_page
-        } else {
-            newest_page
-        };
-        let copy = if nth == 1 {
-            1 - newest_table
-        } else {
-            newest_table
-        };
+    let mut generation = checkpoint.generation;
+    let mut store = |stored: &mut [Checkpoint; 2], page: usize| {
+        generation += 1;
         stored[page] = Checkpoint {
-            generation: checkpoint.generation + 1 + step as u64,
+            generation,
             head,
             commit: tail,
             tail,
@@ -101,16 +112,29 @@ pub(super) fn repair(
             clean: checkpoint.clean && planted!("clean_flag_not_cleared"),
             ..Checkpoint::default()
         };
-        medium.write_at(TABLE_OFFSETS[copy], &table)?;
-        medium.write_at(CHECKPOINT_OFFSETS[page], &page_of(&stored[page]))?;
-        if step == 1 || !planted!("last_two_steps_in_one_sync") {
+        medium.write_at(CHECKPOINT_OFFSETS[page], &page_of(&stored[page]))
+    };
+    if heads_first && !planted!("full_table_pruned_at_once") {
+        for page in pages {
+            store(&mut stored, page)?;
+            medium.sync_written()?;
+        }
+    }
+    if receive_only && tail < head + capacity && !planted!("torn_header_not_erased") {
+        // Without a salt of its own the life would take a torn frame at its tail for one that was sent.
+        write_header(medium, capacity, tail, &[0; 16])?;
+    }
+    for (page, copy) in pages.into_iter().zip(copies) {
+        medium.write_at(TABLE_OFFSETS[copy], &encoded)?;
+        store(&mut stored, page)?;
+        if page == newest_page || !planted!("last_two_steps_in_one_sync") {
             medium.sync_written()?;
         }
     }
     let (unacknowledged, handed_out) = (findings.kept, findings.redelivered);
     Ok(Recovered {
         capacity,
-        lives,
+        lives: table,
         head,
         tail,
         unacknowledged,
@@ -119,6 +143,30 @@ pub(super) fn repair(
         receive_only,
         report,
     })
+}
+
+/// Writes a part of the header once more, as it is, if it can be read.
+fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<bool> {
+    let mut bytes = vec![0; len as usize];
+    match medium.read_at(offset, &mut bytes) {
+        Ok(()) => medium.write_at(offset, &bytes).map(|()| true),
+        Err(error) if is_bad_block(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a crash can leave a part of these bytes there, and a part of what they replace.
+fn can_tear(medium: &dyn Medium, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+    let mut before = vec![0; bytes.len()];
+    match medium.read_at(offset, &mut before) {
+        Ok(()) => {}
+        Err(error) if is_bad_block(&error) => return Ok(true),
+        Err(error) => return Err(error),
+    }
+    let sectors = before
+        .chunks(SECTOR_LEN as usize)
+        .zip(bytes.chunks(SECTOR_LEN as usize));
+    Ok(sectors.filter(|(before, after)| before != after).count() > 1)
 }
 
 /// The whole page: what lies behind the checkpoint is zero again, even if it was not.

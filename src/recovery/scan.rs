@@ -229,10 +229,10 @@ pub(super) fn scan(
         window: &mut window,
         verified: 0,
     };
-    // A life enters the table when all before its start is durable, in the same step as a checkpoint
-    // that says so; a crash in that step can leave the table alone.
+    // The start of the newest life tells nothing of what is durable before it: a crash can leave the table of a
+    // life that never began, and after a failed sync what it began behind may have been in the cache alone.
     let start = lives.newest().start;
-    let durable = planted!("start_of_life_not_a_commit", 0, start);
+    let durable = planted!("start_of_life_a_commit", start, 0);
     let commit = checkpoint.commit.max(checkpoint.head).max(durable);
     // Space is reused only when it is acknowledged: a frame that ends at E, or a life that begins there,
     // proves that the head had reached E - capacity, whatever the checkpoint remembers.
@@ -315,14 +315,16 @@ fn pass(
         acknowledged_prefix = false;
         let gap = look_on(scanner, at, stop, &mut found, &mut furthest, commit)?;
         let next = gap.next;
+        // Frames below the commit were there, whether any of them can still be read or not; and the tail does not
+        // return to where it was before the newest life.
+        let start = scanner.lives.newest().start;
+        let end = next.unwrap_or(at.max(commit.max(start).min(stop)));
         let evidence = Evidence {
             below_commit: at < commit && !planted!("damage_taken_for_a_tear"),
-            frames_behind: next.is_some(),
+            frames_behind: end > at,
             named: gap.named,
             reused: reused && at == head,
         };
-        // Frames below the commit were there, whether any of them can still be read or not.
-        let end = next.unwrap_or(at.max(commit.min(stop)));
         match judge(evidence) {
             Verdict::End => {}
             Verdict::TornTail => found.torn_tail = Some(at),

@@ -5,7 +5,7 @@
 pub(super) struct Evidence {
     /// It lies below the durable commit: a sync had completed there.
     pub(super) below_commit: bool,
-    /// Valid frames lie behind it.
+    /// Valid frames lie behind it, or the newest life begins there.
     pub(super) frames_behind: bool,
     /// Its first word, or one behind it before any valid frame, names its own place: a frame was being
     /// written there, or was damaged later.

@@ -213,3 +213,39 @@ impl<M: Memory> Ring<M> {
         self.published.notify_behind_fence();
     }
 }
+
+/// A claim that nobody holds as a value: for a test that drives several producers from one thread.
+#[cfg(all(test, feature = "fsync", not(loom)))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SetAside {
+    pub(crate) start: u64,
+    pub(crate) position: u64,
+    pub(crate) len: u32,
+}
+
+#[cfg(all(test, feature = "fsync", not(loom)))]
+impl<M: Memory> Claim<'_, M> {
+    /// The claim stays, without its value.
+    pub(crate) fn set_aside(self) -> SetAside {
+        let (start, position, len) = (self.start, self.position, self.len);
+        std::mem::forget(self);
+        SetAside {
+            start,
+            position,
+            len,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "fsync", not(loom)))]
+impl<M: Memory> Ring<M> {
+    /// Gives a claim its value again.
+    pub(crate) fn take_up(&self, claim: SetAside) -> Claim<'_, M> {
+        Claim {
+            ring: self,
+            start: claim.start,
+            position: claim.position,
+            len: claim.len,
+        }
+    }
+}

@@ -29,6 +29,8 @@ mod position;
 mod read;
 pub(crate) mod wait;
 
+#[cfg(all(test, feature = "fsync", not(loom)))]
+pub(crate) use claim::SetAside;
 pub(crate) use claim::{Claim, NoRoom};
 pub(crate) use position::Layout;
 pub(crate) use read::{Frame, Reader, Seen};

@@ -3,6 +3,7 @@
 mod caught;
 mod cuts;
 mod fuzz;
+mod images;
 mod lint;
 mod orderings;
 mod planted;
@@ -21,6 +22,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask <command>
 
   test              every test: debug, docs, release, without features, models, planted weakenings
+  images [COUNT] [SEED]
+                    open so many crash images of random programs, 10000000 unless told otherwise
   lint              formatting, clippy, documentation, and the walls between the modules
   orderings         compare the atomic operations in src with the tables of docs/protocol.md
   sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args.as_slice() {
+        ["images", args @ ..] => images::run(args),
         ["test"] => test::run(),
         ["lint"] => lint::run(),
         ["orderings"] => orderings::run(),

@@ -1,0 +1,357 @@
+//! A life of a channel with several producers, all in one thread: what each of them is at, what the receiver
+//! holds, and the steps that wait for nobody. The steps that sync are those of `program`.
+
+use super::oracle::{Oracle, Sent};
+use super::*;
+use crate::durability::Log;
+use crate::ring::SetAside;
+use std::sync::Arc;
+
+/// What a producer is at.
+#[derive(Debug)]
+pub(super) enum Producer {
+    Idle,
+    /// In the middle of a claim.
+    Claiming,
+    /// The index of its message.
+    Claimed(usize, SetAside),
+    /// `SyncPerSend`: published, and not yet driven.
+    Published(usize),
+}
+
+/// What outlives a life.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// Each id that was ever given, also in lives that were lost.
+    pub(super) ids: std::collections::HashSet<MessageId>,
+    /// How many messages each producer has claimed.
+    pub(super) numbers: Vec<u64>,
+}
+
+impl Book {
+    pub(super) fn give(&mut self, id: MessageId) {
+        assert!(self.ids.insert(id), "{id} was given before");
+    }
+}
+
+/// How a life is lived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Habits {
+    /// Unacknowledged messages that it keeps at least, while it can.
+    pub(super) patience: usize,
+    pub(super) payload_max: u64,
+    pub(super) bound: Option<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) rng: Rng,
+    pub(super) channel: Arc<Channel<Simulated>>,
+    reading: Reading,
+    medium: Simulated,
+    pub(super) oracle: Oracle,
+    pub(super) book: Book,
+    pub(super) producers: Vec<Producer>,
+    /// Indices of the messages that the receiver holds.
+    held: Vec<usize>,
+    habits: Habits,
+    /// Behind the last first delivery.
+    received_to: u64,
+}
+
+impl World {
+    pub(super) fn new(
+        life: Life,
+        sent: Vec<Sent>,
+        mode: Mode,
+        book: Book,
+        habits: Habits,
+        rng: Rng,
+    ) -> Self {
+        let Life {
+            medium,
+            channel,
+            reading,
+            tail,
+            ..
+        } = life;
+        World {
+            rng,
+            channel: Arc::new(channel),
+            reading,
+            medium,
+            oracle: Oracle::new(mode, sent, tail),
+            producers: book.numbers.iter().map(|_| Producer::Idle).collect(),
+            book,
+            held: Vec::new(),
+            habits,
+            received_to: 0,
+        }
+    }
+
+    fn log(&self) -> &Log<Simulated> {
+        self.channel.log()
+    }
+
+    pub(super) fn moment(&self) -> usize {
+        self.medium.moment()
+    }
+
+    /// A producer in a state, if one is.
+    pub(super) fn any(&mut self, is: impl Fn(&Producer) -> bool) -> Option<usize> {
+        let fits: Vec<usize> = (0..self.producers.len())
+            .filter(|p| is(&self.producers[*p]))
+            .collect();
+        let count = fits.len() as u64;
+        (count > 0).then(|| fits[self.rng.below(count) as usize])
+    }
+
+    /// Where the first claim begins that is not closed.
+    pub(super) fn first_open(&self) -> u64 {
+        let open = self.producers.iter().filter_map(|p| match p {
+            Producer::Claimed(_, claim) => Some(claim.start),
+            _ => None,
+        });
+        open.min().unwrap_or(u64::MAX)
+    }
+
+    /// The length of the next payload: often one that fills, ends at or crosses a sector or a page.
+    pub(super) fn payload_len(&mut self) -> u64 {
+        let max = self.habits.payload_max;
+        let len = match self.rng.below(10) {
+            0 => 0,
+            1 => max,
+            2 => self.rng.below(max + 1),
+            3 => SECTOR_LEN - 16 + self.rng.below(3) * 16 - 16,
+            4 => {
+                // Ends with a sector or a page, or one byte to either side.
+                let tail = self.log().ring().tail();
+                let unit = if self.rng.chance(50) { 512 } else { 4096 };
+                (unit - (tail + 16) % unit + self.rng.below(3)).saturating_sub(1)
+            }
+            _ => self.rng.below(40),
+        };
+        len.min(max)
+    }
+
+    /// The payload of a producer's next message, which follows from both and its length.
+    pub(super) fn next_payload(&mut self, producer: usize, len: u64) -> Vec<u8> {
+        let number = self.book.numbers[producer];
+        let mut bytes = Rng(number << 32 | (producer as u64) << 28 | len);
+        let mut payload = Vec::with_capacity(len as usize + 8);
+        while payload.len() < len as usize {
+            payload.extend_from_slice(&bytes.next().to_le_bytes());
+        }
+        payload.truncate(len as usize);
+        payload
+    }
+
+    /// Takes note of a claim of a producer's next message.
+    pub(super) fn note_claim(
+        &mut self,
+        producer: usize,
+        claim: SetAside,
+        payload: Vec<u8>,
+    ) -> usize {
+        let id = self.channel.id(claim.position);
+        self.book.give(id);
+        let number = self.book.numbers[producer];
+        self.book.numbers[producer] += 1;
+        let end = claim.position + crate::format::frame::frame_len(u64::from(claim.len));
+        let last = self.oracle.sent.last();
+        assert!(last.is_none_or(|s| s.end <= claim.start), "{last:?}");
+        self.oracle.sent.push(Sent {
+            id,
+            producer,
+            number,
+            payload,
+            start: claim.start,
+            position: claim.position,
+            end,
+            whole: false,
+            published: None,
+            returned: None,
+            abandoned: None,
+            acknowledged: None,
+            delivered_before: 0,
+            delivered: Vec::new(),
+        });
+        if let Some(bound) = self.habits.bound {
+            let there = self.oracle.sent.iter().filter(|s| !s.is_settled()).count();
+            assert!(
+                there <= bound,
+                "{there} unacknowledged, the bound is {bound}"
+            );
+        }
+        self.oracle.sent.len() - 1
+    }
+
+    /// A claim without a sync.
+    fn claim_in_sync(&mut self) {
+        let Some(producer) = self.any(|p| matches!(p, Producer::Idle)) else {
+            return;
+        };
+        let len = self.payload_len();
+        let payload = self.next_payload(producer, len);
+        if let Some(claim) = self.log().claim_in_sync(len) {
+            let index = self.note_claim(producer, claim, payload);
+            self.producers[producer] = Producer::Claimed(index, claim);
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        let Some(producer) = self.any(|p| matches!(p, Producer::Claimed(..))) else {
+            return;
+        };
+        let Producer::Claimed(index, claim) = self.producers[producer] else {
+            return;
+        };
+        let from = self.moment();
+        let sent = &self.oracle.sent[index];
+        self.channel.log().publish_step(claim, &sent.payload);
+        let to = self.moment();
+        let sent = &mut self.oracle.sent[index];
+        sent.published = Some((from, to));
+        if self.oracle.mode == Mode::PerSend {
+            self.producers[producer] = Producer::Published(index);
+        } else {
+            sent.returned = Some(to);
+            self.producers[producer] = Producer::Idle;
+        }
+    }
+
+    pub(super) fn abandon(&mut self) {
+        let Some(producer) = self.any(|p| matches!(p, Producer::Claimed(..))) else {
+            return;
+        };
+        let Producer::Claimed(index, claim) = self.producers[producer] else {
+            return;
+        };
+        let from = self.moment();
+        self.log().abandon_step(claim);
+        self.oracle.sent[index].abandoned = Some((from, self.moment()));
+        self.producers[producer] = Producer::Idle;
+    }
+
+    /// Receives one message, if there is one, and checks what it is.
+    pub(super) fn receive(&mut self) {
+        let from = self.moment();
+        let incoming = self.channel.receive(&mut self.reading, Wait::No);
+        let frame = match incoming {
+            Some(Incoming::Message(frame)) => frame,
+            Some(Incoming::Failed(_)) => {
+                assert!(self.medium.has_failed());
+                return;
+            }
+            None => return self.check_nothing(),
+            other => panic!("{other:?}"),
+        };
+        let to = self.moment();
+        let id = self.channel.id(frame.position);
+        let sent = &mut self.oracle.sent;
+        let Ok(index) = sent.binary_search_by_key(&id, |s| s.id) else {
+            panic!("{id} was never sent");
+        };
+        let sent = &mut sent[index];
+        assert!(
+            !sent.is_settled() && !self.held.contains(&index),
+            "{sent:?}"
+        );
+        assert!(self.reading.payload == sent.payload, "{id} is changed");
+        let count = sent.delivered_before + sent.delivered.len() as u64 + 1;
+        assert_eq!(u64::from(frame.deliveries), count.min(14), "{sent:?}");
+        let Some((_, published)) = sent.published else {
+            panic!("{id} is not published");
+        };
+        if sent.delivered.is_empty() {
+            assert!(id.position() >= self.received_to, "{id} is inverted");
+            self.received_to = id.position() + 1;
+            // What a power cut could unsend is not shown.
+            let safe = published == 0 || published <= self.medium.durable_moment();
+            assert!(
+                safe || sent.whole || self.oracle.mode != Mode::PerSend,
+                "{id}"
+            );
+        }
+        sent.delivered.push((from, to));
+        self.held.push(index);
+    }
+
+    /// There is nothing to receive: nothing that was sent waits.
+    fn check_nothing(&self) {
+        if self.medium.has_failed() {
+            return;
+        }
+        let open = self.first_open();
+        let waits = self.oracle.sent.iter().enumerate().find(|(index, sent)| {
+            sent.returned.is_some()
+                && sent.start < open
+                && sent.acknowledged.is_none()
+                && !self.held.contains(index)
+        });
+        assert!(waits.is_none(), "not received: {waits:?}");
+    }
+
+    pub(super) fn acknowledge(&mut self) {
+        let count = self.held.len() as u64;
+        if count == 0 || (self.held.len() < self.habits.patience && self.rng.chance(80)) {
+            return;
+        }
+        let index = self.held.swap_remove(self.rng.below(count) as usize);
+        let from = self.moment();
+        self.log().acknowledge(self.oracle.sent[index].position);
+        self.oracle.sent[index].acknowledged = Some((from, self.moment()));
+    }
+
+    fn give_back(&mut self) {
+        let count = self.held.len() as u64;
+        if count > 0 {
+            let index = self.held.swap_remove(self.rng.below(count) as usize);
+            self.log().give_back(self.oracle.sent[index].position);
+        }
+    }
+
+    /// A step that anybody can make while a sync runs.
+    pub(super) fn step_in_sync(&mut self) {
+        match self.rng.below(12) {
+            0..3 => self.claim_in_sync(),
+            3..6 => self.publish(),
+            6 => self.abandon(),
+            7..9 => self.receive(),
+            9..11 => self.acknowledge(),
+            _ => self.give_back(),
+        }
+    }
+
+    /// A step that needs no sync, for the rest of `random` percent.
+    pub(super) fn step(&mut self) {
+        match self.rng.below(20) {
+            0..6 => self.publish(),
+            6 => self.abandon(),
+            7..12 => self.receive(),
+            12..19 => self.acknowledge(),
+            _ => self.give_back(),
+        }
+    }
+
+    /// The producer's `send` returned `Ok`.
+    pub(super) fn returned(&mut self, producer: usize) {
+        let (moment, durable) = (self.moment(), self.medium.durable_moment());
+        if let Producer::Published(index) = self.producers[producer] {
+            let sent = &mut self.oracle.sent[index];
+            assert!(sent.published.is_some_and(|p| p.1 <= durable), "{sent:?}");
+            sent.returned = Some(moment);
+        }
+        self.producers[producer] = Producer::Idle;
+    }
+
+    /// Takes note of a message that one call claimed and published; `None`: it returned `Unsynced`.
+    pub(super) fn note_send(&mut self, index: usize, from: usize, ok: bool) {
+        let to = self.moment();
+        assert!(!(ok && self.medium.has_failed()), "Ok after a failed sync");
+        let sent = &mut self.oracle.sent[index];
+        sent.whole = true;
+        sent.published = Some((from, to));
+        sent.returned = ok.then_some(to);
+    }
+}
