@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+pub mod child;
+pub mod device;
 pub mod examine;
 pub mod lossy;
 pub mod neighbour;

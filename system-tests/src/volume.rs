@@ -29,7 +29,7 @@ impl Kind {
     /// The smallest size that all of them accept.
     pub const SMALLEST: u64 = 300 << 20;
 
-    fn make(self, image: &Path) {
+    pub(crate) fn make(self, image: &Path) {
         let mut mkfs = match self {
             Kind::Ext4 | Kind::Ext4NoJournal => Command::new("mkfs.ext4"),
             Kind::Xfs => Command::new("mkfs.xfs"),
@@ -44,7 +44,7 @@ impl Kind {
         run(mkfs.arg(image).env("PATH", with_sbin()));
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Ext4 | Kind::Ext4NoJournal => "ext4",
             Kind::Xfs => "xfs",
@@ -93,10 +93,20 @@ impl Host {
         self.mounted.path().join(name)
     }
 
+    /// Where something may be mounted.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Makes a file system of so many bytes, and mounts it.
     pub fn volume(&self, kind: Kind, name: &str, bytes: u64) -> Volume {
+        self.volume_with(kind, name, bytes, "")
+    }
+
+    /// The same, with options of the mount, each with a comma before it.
+    pub fn volume_with(&self, kind: Kind, name: &str, bytes: u64, options: &str) -> Volume {
         let image = self.made(kind, name, bytes);
-        self.mount(kind, image, name)
+        self.mount_with(kind, image, name, options)
     }
 
     /// Makes a file system of so many bytes in a file.
@@ -117,13 +127,24 @@ impl Host {
 
     /// Mounts what is in a file.
     pub(crate) fn mount(&self, kind: Kind, image: PathBuf, name: &str) -> Volume {
-        let mounted = Mounted::new(kind, &image, self.dir.path().join(name));
+        self.mount_with(kind, image, name, "")
+    }
+
+    fn mount_with(&self, kind: Kind, image: PathBuf, name: &str, options: &str) -> Volume {
+        let options = format!("{}{options}", kind.mount_options());
+        let mounted = Mounted::with(kind.name(), &options, &image, self.beside(name));
         Volume {
             kind,
             device: File::open(&image).unwrap(),
             image,
             mounted,
         }
+    }
+
+    /// A file system in memory of so many bytes.
+    pub fn tmpfs(&self, name: &str, bytes: u64) -> Mounted {
+        let options = format!("size={bytes}");
+        Mounted::with("tmpfs", &options, Path::new("tmpfs"), self.beside(name))
     }
 
     /// The device under a volume as it is at this moment, in another file: what a power cut leaves, as the
@@ -193,14 +214,18 @@ pub struct Frozen {
 
 /// Unmounts when dropped, at the latest when nothing uses it any more.
 #[derive(Debug)]
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
     fn new(kind: Kind, image: &Path, at: PathBuf) -> Mounted {
+        Mounted::with(kind.name(), kind.mount_options(), image, at)
+    }
+
+    pub(crate) fn with(name: &str, options: &str, source: &Path, at: PathBuf) -> Mounted {
         std::fs::create_dir(&at).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", kind.name(), "-o", kind.mount_options()]);
-        mount.arg(image).arg(&at);
+        mount.args(["-t", name, "-o", options]);
+        mount.arg(source).arg(&at);
         // Somebody else may take the loop device that `mount` has chosen; it does not choose again.
         for _ in 0..100 {
             let output = mount.output().unwrap();
@@ -213,7 +238,7 @@ impl Mounted {
         panic!("no loop device is free");
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
