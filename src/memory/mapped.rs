@@ -10,6 +10,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
 
+/// Bytes of the smallest page that a map is made of.
+const PAGE_LEN: usize = 4096;
+
 /// A file, locked and mapped for the channel's life.
 ///
 /// The map comes first, so that it is gone before the lock is.
@@ -82,10 +85,23 @@ impl Memory for Mapped {
 
     #[inline]
     unsafe fn copy_in(&self, word: u64, bytes: &[u8]) {
-        let to = self.place(word, bytes.len());
+        let mut to = self.place(word, bytes.len());
+        let mut rest = bytes;
+        // Page by page. A store over the border of two pages needs leave to change both at once; a full
+        // btrfs, asked for the one, writes the other back and takes its leave away, and so on for ever.
+        let mut here = PAGE_LEN - (word * WORD_LEN) as usize % PAGE_LEN;
+        while rest.len() > here {
+            let (part, behind) = rest.split_at(here);
+            // SAFETY: as below, and `to` stays within what `place` checked.
+            unsafe {
+                std::ptr::copy_nonoverlapping(part.as_ptr(), to, here);
+                to = to.add(here);
+            }
+            (rest, here) = (behind, PAGE_LEN);
+        }
         // SAFETY: `place` checked the bounds; the map is private to no slice, so it cannot overlap
         // `bytes`; the caller owns the words.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+        unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), to, rest.len()) }
     }
 
     #[inline]
