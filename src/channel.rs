@@ -219,6 +219,10 @@ pub(crate) fn open(
     Err(Error::Io(io::ErrorKind::AlreadyExists.into()))
 }
 
+fn fill_of(synced: bool) -> Fill {
+    if synced { Fill::Pages } else { Fill::Megabytes }
+}
+
 fn create(request: &Request<'_>, synced: bool) -> Result<Option<(LockedFile, Recovered)>, Error> {
     file::create_parents(request.path)?;
     let [id_a, id_b] = entropy()?;
@@ -233,9 +237,8 @@ fn create(request: &Request<'_>, synced: bool) -> Result<Option<(LockedFile, Rec
     };
     let life = recovery::new_life(0, 1, &mut entropy)?;
     let header = recovery::new_header(&identity, life);
-    let fill = if synced { Fill::Pages } else { Fill::Megabytes };
     let len = HEADER_LEN + identity.capacity;
-    match file::create(request.path, &header, len, fill)? {
+    match file::create(request.path, &header, len, fill_of(synced))? {
         Created::File(file) => Ok(Some((file, Recovered::created(&identity, life)))),
         Created::Lost => Ok(None),
         Created::Locked => Err(Error::Locked),
@@ -253,6 +256,7 @@ fn reopen(request: &Request<'_>, file: &LockedFile, synced: bool) -> Result<Reco
     let policy = Policy {
         accept_torn: request.options.truncate_corrupt_tail,
     };
+    file::own_blocks(file, HEADER_LEN + identity.capacity, fill_of(synced))?;
     // Whoever made the file, or moved it here, may have been killed before it did this.
     if !planted!("name_of_old_file_not_synced") {
         file::sync_name(request.path)?;

@@ -4,12 +4,14 @@
 //! so that whoever opens `path` finds a complete file. Both are locked exclusively; the lock belongs
 //! to the open file, so it moves with the rename. No channel has a name that ends like that.
 
-use crate::memory::Medium;
+use crate::memory::{Medium, extents};
 use crate::planted::planted;
-use rustix::fs::{OFlags, RenameFlags};
+use rustix::fs::{OFlags, RenameFlags, SeekFrom, seek};
+use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -314,17 +316,7 @@ fn fill_and_publish(
     raw.set_len(planted!("sparse_file", len, 0))?;
     let early = planted!("name_before_content") && publish(temporary, path)?;
     without_copy_on_write(raw);
-    let step = match fill {
-        Fill::Pages => 4 << 10,
-        Fill::Megabytes => 1 << 20,
-    };
-    let zeros = vec![0; step];
-    let mut at = planted!("sparse_file", len, 0);
-    while at < len {
-        let part = (len - at).min(step as u64) as usize;
-        raw.write_all_at(&zeros[..part], at)?;
-        at += part as u64;
-    }
+    write_zeros(raw, planted!("sparse_file", len, 0), len, fill)?;
     raw.write_all_at(header, 0)?;
     if cfg!(feature = "fsync") && !planted!("name_before_sync") {
         raw.sync_all()?;
@@ -334,6 +326,21 @@ fn fill_and_publish(
     }
     sync_directory(path)?;
     Ok(true)
+}
+
+fn write_zeros(file: &File, from: u64, to: u64, fill: Fill) -> io::Result<()> {
+    let step = match fill {
+        Fill::Pages => 4 << 10,
+        Fill::Megabytes => 1 << 20,
+    };
+    let zeros = vec![0; step];
+    let mut at = from;
+    while at < to {
+        let part = (to - at).min(step as u64) as usize;
+        file.write_all_at(&zeros[..part], at)?;
+        at += part as u64;
+    }
+    Ok(())
 }
 
 /// Gives the finished file its name; `false` if the name is taken.
@@ -365,9 +372,67 @@ fn publish(temporary: &Path, path: &Path) -> io::Result<bool> {
 /// On btrfs an overwrite allocates, unless the file is marked while it is empty. Other file systems
 /// refuse the flag, and do not need it.
 fn without_copy_on_write(file: &File) {
-    if let Ok(flags) = rustix::fs::ioctl_getflags(file) {
-        rustix::fs::ioctl_setflags(file, flags | rustix::fs::IFlags::NOCOW).ok();
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let Ok(flags) = ioctl_getflags(file) else {
+        return;
+    };
+    // `FS_COMPR_FL` and `FS_NOCOMP_FL`, inherited from the directory. Neither goes together with the mark, nor
+    // away in the same call.
+    let compression = IFlags::from_bits_retain(0x4 | 0x400);
+    if flags.intersects(compression) {
+        ioctl_setflags(file, flags - compression).ok();
     }
+    ioctl_setflags(file, (flags - compression) | IFlags::NOCOW).ok();
+}
+
+/// Gives each of the first `len` bytes of a file a place on the disk that is its own, and changes none. A
+/// copy may have holes, or share its blocks with the original: a store to the mapping would then need a new
+/// block, and end the process where there is none.
+pub(crate) fn own_blocks(file: &LockedFile, len: u64, fill: Fill) -> io::Result<()> {
+    for part in extents::shared(file.as_file(), len)? {
+        write_same(file.as_file(), part)?;
+    }
+    fill_holes(file.as_file(), len, fill)
+}
+
+/// Writes what is there: blocks that are shared are left to the others by it.
+fn write_same(file: &File, part: Range<u64>) -> io::Result<()> {
+    let mut at = part.start;
+    let mut bytes = [0; 4 << 10];
+    while at < part.end {
+        let bytes = &mut bytes[..(part.end - at).min(4 << 10) as usize];
+        match file.read_exact_at(bytes, at) {
+            Ok(()) => file.write_all_at(bytes, at)?,
+            // A bad block: recovery tells what was there.
+            Err(e) if e.raw_os_error() == Some(Errno::IO.raw_os_error()) => {}
+            Err(e) => return Err(e),
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+fn fill_holes(file: &File, len: u64, fill: Fill) -> io::Result<()> {
+    let mut at = 0;
+    while at < len {
+        let hole = match seek(file, SeekFrom::Hole(at)) {
+            Ok(hole) => hole,
+            // Such a file system does not tell.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if hole >= len {
+            return Ok(());
+        }
+        let end = match seek(file, SeekFrom::Data(hole)) {
+            Ok(data) => data.min(len),
+            Err(Errno::NXIO) => len,
+            Err(error) => return Err(error.into()),
+        };
+        write_zeros(file, hole, end, fill)?;
+        at = end;
+    }
+    Ok(())
 }
 
 /// Writes a small file whole or not at all, durably. One that is there with other content stays.

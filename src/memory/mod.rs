@@ -11,6 +11,8 @@
 #![allow(unsafe_code)] // the module for it: see each SAFETY
 
 #[cfg(not(all(loom, feature = "models")))]
+pub(crate) mod extents;
+#[cfg(not(all(loom, feature = "models")))]
 pub(crate) mod mapped;
 #[cfg(all(loom, feature = "models"))]
 pub(crate) mod modelled;

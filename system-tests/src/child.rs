@@ -1,6 +1,7 @@
 //! Processes of a test's own: they may die without taking the test with them.
 
 use std::process::Command;
+use std::time::Duration;
 
 const ROLE: &str = "WALCHAN_SYSTEM_TESTS_CHILD";
 
@@ -16,4 +17,13 @@ pub fn child(name: &str, role: &str) -> Command {
 /// What this process was started for; `None` in the process that runs the tests.
 pub fn role() -> Option<String> {
     std::env::var(ROLE).ok()
+}
+
+/// Ends this process when it hangs: it has a time that no run comes near.
+pub fn end_in(patience: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(patience);
+        eprintln!("it hangs: it has not ended in {patience:?}");
+        std::process::abort();
+    });
 }
