@@ -4,8 +4,9 @@
 
 use crate::run;
 use crate::volume::{Frozen, Host, Kind, Mounted};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -13,17 +14,24 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 /// Requests that fail with EIO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// All of a kind: `read`, `write` or `flush`.
+    /// All of a kind: `read` or `write`.
     All(&'static str),
+    /// All flushes, as far as a test can get.
+    Flushes,
     /// The next one of a kind, and no other.
     Next(&'static str),
     /// Those of a kind that take in this byte of the device.
     At(&'static str, u64),
 }
 
+/// So many flushes fail.
+const FLUSHES: usize = 60;
+
 impl Fault {
     fn rule(self) -> String {
         let (kind, once, sector) = match self {
+            // To stop failing takes a flush, too: it uses up one of them.
+            Fault::Flushes => return vec![Fault::Next("flush").rule(); FLUSHES].join(","),
             Fault::All(kind) => (kind, false, String::new()),
             Fault::Next(kind) => (kind, true, String::new()),
             Fault::At(kind, byte) => (kind, false, format!(r#","sector":{}"#, byte / 512)),
@@ -63,6 +71,7 @@ impl Device {
         let export = host.place(&format!("{name}.export"));
         File::create(&export).unwrap();
         let daemon = Daemon::new(&image, &export);
+        one_at_a_time(&export);
         let mut device = Device {
             kind,
             image,
@@ -118,7 +127,10 @@ impl Device {
 
     /// From now on none fails.
     pub fn heal(&mut self) {
-        self.lead_to("disk");
+        let command = to_lead_to("disk");
+        let tries = (0..=FLUSHES).map(|_| self.daemon.ask(&command));
+        let last = tries.skip_while(|answer| is_error(answer)).next();
+        assert!(last.is_some(), "the disk cannot be healed");
         self.drop_faults();
     }
 
@@ -131,9 +143,7 @@ impl Device {
     }
 
     fn lead_to(&mut self, node: &str) {
-        self.daemon.tell(&format!(
-            r#"{{"execute":"blockdev-reopen","arguments":{{"options":[{{"driver":"raw","node-name":"top","file":"{node}"}}]}}}}"#
-        ));
+        self.daemon.tell(&to_lead_to(node));
     }
 
     /// The blocks as they are at this moment, in another file.
@@ -173,6 +183,29 @@ impl Device {
         }
         panic!("no block at {offset}: {table}");
     }
+}
+
+fn to_lead_to(node: &str) -> String {
+    format!(
+        r#"{{"execute":"blockdev-reopen","arguments":{{"options":[{{"driver":"raw","node-name":"top","file":"{node}"}}]}}}}"#
+    )
+}
+
+fn is_error(answer: &str) -> bool {
+    answer.contains(r#""error""#)
+}
+
+/// Lets the kernel send one write after the other: QEMU 10.0 takes the next request into the memory of the one that
+/// it writes, and writes that.
+fn one_at_a_time(export: &Path) {
+    let connections = Path::new("/sys/fs/fuse/connections");
+    let number = rustix::fs::minor(fs::metadata(export).unwrap().dev());
+    let limit = connections.join(format!("{number}/max_background"));
+    if !limit.exists() {
+        let mut mount = Command::new("mount");
+        run(mount.args(["-t", "fusectl", "fusectl"]).arg(connections));
+    }
+    fs::write(limit, "1").unwrap();
 }
 
 impl Drop for Device {
@@ -232,17 +265,22 @@ impl Daemon {
         daemon
     }
 
-    fn tell(&mut self, command: &str) {
+    /// What it answers.
+    fn ask(&mut self, command: &str) -> String {
         writeln!(self.commands, "{command}").unwrap();
         loop {
             let mut answer = String::new();
             let len = self.answers.read_line(&mut answer).unwrap();
             assert!(len > 0, "the daemon is gone: {command}");
-            assert!(!answer.contains(r#""error""#), "{command}\n{answer}");
-            if answer.contains(r#""return""#) {
-                return;
+            if is_error(&answer) || answer.contains(r#""return""#) {
+                return answer;
             }
         }
+    }
+
+    fn tell(&mut self, command: &str) {
+        let answer = self.ask(command);
+        assert!(!is_error(&answer), "{command}\n{answer}");
     }
 }
 
