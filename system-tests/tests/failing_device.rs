@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
-use system_tests::{can_run, times};
 use system_tests::device::{Device, Fault};
 use system_tests::volume::{Frozen, Host, Kind};
+use system_tests::{can_run, times};
 use walchan::{
     Delivery, Durability, Error, MessageId, Options, Receiver, RecvError, SendErrorKind,
     SyncSender, TryRecvError,

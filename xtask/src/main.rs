@@ -2,6 +2,7 @@
 
 mod caught;
 mod cuts;
+mod disks;
 mod fuzz;
 mod images;
 mod lint;
@@ -29,6 +30,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail
   planted [NAME..]  plant one bug at a time; the test named in docs/planted.md must fail
   cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root
+  disks             full disks, failing disks, and what a send writes, at full length; needs root
   fuzz [N]          N executions of the fuzz targets; needs a nightly compiler and cargo-fuzz
   sanitize          tests and fuzz corpus under AddressSanitizer, threads under ThreadSanitizer";
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         ["sabotage", names @ ..] => sabotage::run(names),
         ["planted", names @ ..] => planted::run(names),
         ["cuts", args @ ..] => cuts::run(args),
+        ["disks"] => disks::run(),
         ["fuzz", args @ ..] => fuzz::run(args),
         ["sanitize"] => sanitize::run(),
         _ => Err(USAGE.to_owned()),
