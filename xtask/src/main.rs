@@ -1,10 +1,12 @@
 //! The project's chores, run as `cargo xtask <command>`. No dependencies, so that they cost nothing to build.
 
+mod calls;
 mod caught;
 mod cuts;
 mod disks;
 mod fuzz;
 mod images;
+mod kills;
 mod lint;
 mod orderings;
 mod planted;
@@ -29,6 +31,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   orderings         compare the atomic operations in src with the tables of docs/protocol.md
   sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail
   planted [NAME..]  plant one bug at a time; the test named in docs/planted.md must fail
+  calls             every system call of a channel's life is the last one, or fails, once and for ever
+  kills [N [SEED]]  N processes are killed at random moments
   cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root
   disks             full disks, failing disks, and what a send writes, at full length; needs root
   fuzz [N]          N executions of the fuzz targets; needs a nightly compiler and cargo-fuzz
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         ["orderings"] => orderings::run(),
         ["sabotage", names @ ..] => sabotage::run(names),
         ["planted", names @ ..] => planted::run(names),
+        ["calls"] => calls::run(),
+        ["kills", args @ ..] => kills::run(args),
         ["cuts", args @ ..] => cuts::run(args),
         ["disks"] => disks::run(),
         ["fuzz", args @ ..] => fuzz::run(args),
