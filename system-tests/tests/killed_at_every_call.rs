@@ -144,7 +144,7 @@ fn a_recovery_is_killed_at_every_call_and_the_next_one_too() {
     let test = "a_recovery_is_killed_at_every_call_and_the_next_one_too";
     let mut random = Random::new(1);
     let mut kills = 0;
-    for durability in DURABILITIES {
+    for durability in DURABILITIES.into_iter().take(if all() { 3 } else { 1 }) {
         let bytes = prepared(test, durability);
         let kill = |nth| Kill {
             test,
@@ -178,5 +178,5 @@ fn a_recovery_is_killed_at_every_call_and_the_next_one_too() {
         }
     }
     println!("KILLED {kills} processes: recovery, and again");
-    assert!(kills > 100);
+    assert!(kills > 50);
 }

@@ -269,7 +269,7 @@ impl Case {
                 Event::Said(line) if line.starts_with("> send ") => {
                     unsynced.push(line["> send ".len()..].parse().unwrap());
                 }
-                Event::Said(line) if line.starts_with("= send ") && line.contains(" Io(") => {
+                Event::Said(line) if is_refused(line) => {
                     // Refused: it is not there.
                     unsynced.pop();
                 }
@@ -338,6 +338,11 @@ impl Case {
             result: result.to_owned(),
         }
     }
+}
+
+/// A send that did not take place.
+fn is_refused(line: &str) -> bool {
+    line.starts_with("= send ") && line.contains(" Io(") && !line.contains("unsynced")
 }
 
 /// The step during which something happened, and whether the process was in one at all.
