@@ -28,9 +28,20 @@ enum Moment {
     Said(&'static str),
 }
 
+/// A process that does not outlive the test, whatever becomes of that.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have been waited for.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// A process that is to be killed.
 struct Doomed {
-    process: Child,
+    process: Process,
     reader: JoinHandle<()>,
     told: mpsc::Receiver<String>,
 }
@@ -53,7 +64,7 @@ impl Doomed {
             }
         });
         Doomed {
-            process,
+            process: Process(process),
             reader,
             told,
         }
@@ -71,8 +82,8 @@ impl Doomed {
     }
 
     fn kill(mut self, oracle: &mut Oracle) {
-        self.process.kill().unwrap();
-        let status = self.process.wait().unwrap();
+        self.process.0.kill().unwrap();
+        let status = self.process.0.wait().unwrap();
         assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
         self.reader.join().unwrap();
         self.told.iter().for_each(|report| oracle.hear(&report));
