@@ -59,12 +59,13 @@ pub struct Examiner {
 impl Examiner {
     pub fn new(test: &'static str, kind: Kind, seed: u64) -> Examiner {
         let alive = Arc::new(AtomicU64::new(0));
-        let watched = Arc::clone(&alive);
+        let watched = Arc::downgrade(&alive);
         thread::spawn(move || {
-            loop {
-                let before = watched.load(Ordering::Relaxed);
+            let count = || Some(watched.upgrade()?.load(Ordering::Relaxed));
+            // Until the test has ended, others of this process may go on.
+            while let Some(before) = count() {
                 thread::sleep(PATIENCE);
-                if before == watched.load(Ordering::Relaxed) {
+                if count() == Some(before) {
                     eprintln!("{test} hangs: nothing has happened in {PATIENCE:?}");
                     std::process::abort();
                 }

@@ -14,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// What records; what a machine needs for the rest is in [`Kind::PROGRAMS`].
-pub const PROGRAM: &str = "qemu-storage-daemon";
+/// What records, and what starts it as it must be; what else a machine needs is in [`Kind::PROGRAMS`].
+pub const PROGRAMS: [&str; 3] = ["qemu-storage-daemon", "setpriv", "unshare"];
 
 const SECTOR: u64 = 512;
 /// First bytes of a record.
@@ -56,7 +56,12 @@ impl Lossy {
             format!("driver=file,node-name={node},filename={}", path.display())
         };
         let export = exported.display();
-        let daemon = Command::new(PROGRAM)
+        // It ends with this process. It does not see what is mounted later: if it did, and were the last to, its end
+        // would unmount a file system on a device that it does not serve any more, and never come.
+        host.share();
+        let daemon = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare", "--mount"])
+            .args(["--propagation", "unchanged", PROGRAMS[0]])
             .args(["--blockdev", &file("disk", &made)])
             .args(["--blockdev", &file("log", &log)])
             .arg("--blockdev")

@@ -98,6 +98,12 @@ impl Host {
         self.dir.path().join(name)
     }
 
+    /// What another namespace mounts on a file of [`Host::place`] is seen here, too.
+    pub(crate) fn share(&self) {
+        let path = self.mounted.path();
+        run(Command::new("mount").arg("--make-shared").arg(path));
+    }
+
     /// Makes a file system of so many bytes, and mounts it.
     pub fn volume(&self, kind: Kind, name: &str, bytes: u64) -> Volume {
         self.volume_with(kind, name, bytes, "")

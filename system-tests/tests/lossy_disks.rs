@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 use system_tests::examine::{Examiner, PLACE};
-use system_tests::lossy::{Lossy, PROGRAM};
+use system_tests::lossy::{Lossy, PROGRAMS};
 use system_tests::neighbour::Neighbour;
 use system_tests::oracle::{Cut, Oracle};
 use system_tests::reports::{Process, role};
@@ -49,7 +49,7 @@ fn cut(test: &'static str, kind: Kind) {
     if let Some(role) = role() {
         return Life::of_role(&role).live();
     }
-    let programs = [Kind::PROGRAMS.as_slice(), &[PROGRAM]].concat();
+    let programs = [Kind::PROGRAMS.as_slice(), &PROGRAMS].concat();
     if !can_run(test, &programs) {
         return;
     }
