@@ -18,11 +18,12 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Kind; 4] = [Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs, Kind::Btrfs];
     /// What making and mounting any of them takes.
-    pub const PROGRAMS: [&str; 6] = [
+    pub const PROGRAMS: [&str; 7] = [
         "mkfs.ext4",
         "e2fsck",
         "mkfs.xfs",
         "mkfs.btrfs",
+        "losetup",
         "mount",
         "umount",
     ];
@@ -55,8 +56,8 @@ impl Kind {
     /// The copy of a mounted XFS has its UUID too.
     fn mount_options(self) -> &'static str {
         match self {
-            Kind::Xfs => "loop,nouuid",
-            _ => "loop",
+            Kind::Xfs => "rw,nouuid",
+            _ => "rw",
         }
     }
 }
@@ -138,7 +139,7 @@ impl Host {
 
     fn mount_with(&self, kind: Kind, image: PathBuf, name: &str, options: &str) -> Volume {
         let options = format!("{}{options}", kind.mount_options());
-        let mounted = Mounted::with(kind.name(), &options, &image, self.beside(name));
+        let mounted = Mounted::image(kind, &options, &image, self.beside(name));
         Volume {
             kind,
             device: File::open(&image).unwrap(),
@@ -224,24 +225,28 @@ pub struct Mounted(PathBuf);
 
 impl Mounted {
     fn new(kind: Kind, image: &Path, at: PathBuf) -> Mounted {
-        Mounted::with(kind.name(), kind.mount_options(), image, at)
+        Mounted::image(kind, kind.mount_options(), image, at)
+    }
+
+    /// What is in a file, by a loop device that goes when it is unmounted.
+    fn image(kind: Kind, options: &str, image: &Path, at: PathBuf) -> Mounted {
+        // `mount` can do this, too, but asks every loop device there is first, and one that is out of order never answers.
+        let mut losetup = Command::new("losetup");
+        let losetup = losetup.args(["--find", "--show"]).arg(image);
+        let node = run(losetup.env("PATH", with_sbin()));
+        let node = node.trim();
+        let mounted = Mounted::with(kind.name(), options, Path::new(node), at);
+        let mut losetup = Command::new("losetup");
+        run(losetup.args(["--detach", node]).env("PATH", with_sbin()));
+        mounted
     }
 
     pub(crate) fn with(name: &str, options: &str, source: &Path, at: PathBuf) -> Mounted {
         std::fs::create_dir(&at).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", name, "-o", options]);
-        mount.arg(source).arg(&at);
-        // Somebody else may take the loop device that `mount` has chosen; it does not choose again.
-        for _ in 0..100 {
-            let output = mount.output().unwrap();
-            if output.status.success() {
-                return Mounted(at);
-            }
-            let error = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(error.contains("loop device"), "{mount:?}: {error}");
-        }
-        panic!("no loop device is free");
+        run(mount.arg(source).arg(&at));
+        Mounted(at)
     }
 
     pub fn path(&self) -> &Path {
