@@ -61,25 +61,25 @@ fn a_table_that_lands_alone_still_covers_the_head_that_the_disk_has() {
     let mut rng = Rng(55);
     let capacity = 1024;
     let mut life = fresh(capacity, Mode::FlushOnly, &mut rng);
-    for _ in 0..40 {
-        life.send(&[1; 16]).unwrap();
+    // The last acknowledgement stores a checkpoint whose head is the tail.
+    for n in 0..9 {
+        life.send(&numbered(n)).unwrap();
         let (id, _) = life.receive_message();
         life.acknowledge(id);
     }
     // A kill, and one in the recovery that follows, and then a power cut: nothing was synced since.
-    let mut first = life.medium.film();
-    first.advance_to(life.medium.moment());
-    let medium = first.in_the_same_boot();
-    recover(&medium, capacity, &mut rng).unwrap();
-    let mut film = medium.film();
-    for moment in life.medium.moment()..=medium.moment() {
-        film.advance_to(moment.min(film.end()));
-        let again = film.in_the_same_boot();
-        recover(&again, capacity, &mut rng).unwrap();
-        for moment in 0..=again.moment() {
-            for image in images(&again, moment, 40, &mut rng) {
-                open_after_crash(&image, capacity, &mut rng);
-            }
+    let mut film = life.medium.film();
+    film.advance_to(life.medium.moment());
+    let first = film.in_the_same_boot();
+    first.fail_syncs_after(0);
+    recover(&first, capacity, &mut rng).unwrap_err();
+    let mut film = first.film();
+    film.advance_to(film.end() - 1);
+    let again = film.in_the_same_boot();
+    recover(&again, capacity, &mut rng).unwrap();
+    for moment in 0..=again.moment() {
+        for image in images(&again, moment, 60, &mut rng) {
+            open_after_crash(&image, capacity, &mut rng);
         }
     }
 }
@@ -110,6 +110,33 @@ fn a_recovery_behind_one_that_was_killed_leaves_a_whole_table() {
             }
         }
     }
+}
+
+/// A frame that begins within a capacity of an old head, and ends beyond it, was not taken for one of a later lap.
+#[test]
+fn a_frame_across_the_end_of_the_scan_proves_a_later_lap() {
+    let mut rng = Rng(57);
+    let capacity = 1024;
+    let mut life = fresh(capacity, Mode::PerSend, &mut rng);
+    let pass_to = |life: &mut Life, tail: u64| {
+        while life.channel.log().ring().tail() < tail {
+            life.send(&[]).unwrap();
+            let (id, _) = life.receive_message();
+            life.acknowledge(id);
+        }
+    };
+    pass_to(&mut life, 528);
+    life.close();
+    let closed = life.medium.killed();
+    let mut life = Life::on(&closed, capacity, Mode::FlushOnly, &mut rng).unwrap();
+    assert_eq!(life.head, 528);
+    pass_to(&mut life, 1536);
+    let payload = vec![9; 480];
+    assert_eq!(life.send(&payload).unwrap().position(), 1536);
+    let header = crate::format::HEADER_LEN as usize;
+    let mut image = life.medium.killed();
+    image[..header].copy_from_slice(&life.cut_oldest()[..header]);
+    assert_eq!(payloads_of(&image, capacity, &mut rng), [payload]);
 }
 
 /// A table with room only without the lives that an older checkpoint still starts from.

@@ -122,17 +122,18 @@ impl Scanner<'_> {
         Err(Error::Corrupt { position, reason })
     }
 
-    /// If the bytes at `position` begin a frame of the newest life, one or more laps later: its end.
-    fn lap_ahead(&mut self, position: u64) -> io::Result<Option<u64>> {
+    /// If the bytes at `position` begin a frame of the newest life that ends behind `stop`, there or one or more laps
+    /// later: its end.
+    fn lap_ahead(&mut self, position: u64, stop: u64) -> io::Result<Option<u64>> {
         let life = self.lives.newest();
         let header = self.window.at(self.medium, position, FRAME_HEADER_LEN)?;
         let ahead = frame::position_of(get_u64(header, 0), life.salt);
         let same_offset = (ahead ^ position) & (self.capacity - 1) == 0;
-        if !same_offset || ahead <= position || ahead < life.start || ahead >= POSITION_MAX {
+        if !same_offset || ahead < position || ahead < life.start || ahead >= POSITION_MAX {
             return Ok(None);
         }
         Ok(match self.place(ahead, ahead + self.capacity, true)? {
-            Place::Valid { word1, .. } => Some(ahead + word1.frame_len()),
+            Place::Valid { word1, .. } => Some(ahead + word1.frame_len()).filter(|end| *end > stop),
             Place::Named | Place::Nothing => None,
         })
     }
@@ -401,7 +402,7 @@ fn look_on(
                 }
             }
         }
-        *furthest = (*furthest).max(scanner.lap_ahead(at)?);
+        *furthest = (*furthest).max(scanner.lap_ahead(at, stop)?);
         at += FRAME_ALIGN;
     }
     Ok(Gap { next: None, named })
