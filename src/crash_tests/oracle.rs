@@ -325,8 +325,10 @@ impl Expected<'_> {
         let what = &self.what;
         assert!(!self.clean || found.clean, "it was closed, {what}");
         if let Some(holes) = self.holes {
-            assert_eq!(found.stepped_over, holes, "holes, {what}");
-            assert_eq!(found.named, [0; 0], "{what}");
+            // What an unfinished send has left of an earlier header can name its place by chance; then it looks torn.
+            let torn = u64::from(!found.named.is_empty());
+            let steps = holes..=holes + torn;
+            assert!(steps.contains(&found.stepped_over), "{found:?}, {what}");
         }
         assert!(found.header_faults <= self.faults_max, "{what}");
         for position in &found.named {
