@@ -402,6 +402,13 @@ fn look_on(
                 }
             }
         }
+        if scanner.window.is_unreadable(at) {
+            // Nobody can tell what was there. Told once for each page.
+            named = true;
+            if at >= commit && (at == from || at & (PAGE_LEN - 1) == 0) {
+                found.damaged_frames.push(at);
+            }
+        }
         *furthest = (*furthest).max(scanner.lap_ahead(at, stop)?);
         at += FRAME_ALIGN;
     }

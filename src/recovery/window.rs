@@ -42,6 +42,12 @@ impl Window {
         Ok(&self.bytes[from..to])
     }
 
+    /// Whether the page at `position`, which was read, could not be.
+    pub(super) fn is_unreadable(&self, position: u64) -> bool {
+        let page = position & (self.capacity - 1) & !(PAGE_LEN - 1);
+        self.unreadable.contains(&page)
+    }
+
     /// Forgets what was read: it may have changed.
     pub(super) fn forget(&mut self) {
         self.bytes.clear();

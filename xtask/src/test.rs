@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test there is, cheapest first.
 
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
-use crate::{fuzz, sabotage};
+use crate::{fuzz, planted, sabotage};
 
 const DEBUG: &str = "test --workspace --exclude loom-tests --lib --bins --tests --examples";
 
@@ -16,6 +16,7 @@ pub fn run() -> Outcome {
     plan.command("models", cargo_loom("test --release -p loom-tests"))?;
     let sabotage = || sabotage::run(&[]);
     plan.step("planted weakenings", "cargo xtask sabotage", sabotage)?;
+    plan.step("planted bugs", "cargo xtask planted", || planted::run(&[]))?;
     plan.summary("test");
     Ok(())
 }
