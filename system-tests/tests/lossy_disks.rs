@@ -1,5 +1,5 @@
 //! The power fails on a disk with a volatile cache: what was written since the last flush is there in part, in any
-//! order, in pieces of a sector, a page or a whole write.
+//! order, in pieces of a sector (not on btrfs, which does not stand that), a page or a whole write.
 //!
 //! A process works on a file; every write and flush of the device is recorded, with marks between them. Afterwards disks
 //! are made from the record, for moments between any two writes; each is mounted, the channel in it opened, and compared
