@@ -7,7 +7,6 @@ use crate::volume::{Frozen, Host, Kind, Mounted};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -61,7 +60,13 @@ pub struct Device {
 
 impl Device {
     /// What it takes beside what a volume takes.
-    pub const PROGRAMS: [&str; 3] = ["qemu-storage-daemon", "losetup", "filefrag"];
+    pub const PROGRAMS: [&str; 5] = [
+        "qemu-storage-daemon",
+        "losetup",
+        "filefrag",
+        "setpriv",
+        "unshare",
+    ];
 
     /// Makes and mounts a file system of so many bytes; `options` are those of the mount.
     pub fn new(host: &Host, kind: Kind, name: &str, bytes: u64, options: &'static str) -> Device {
@@ -70,6 +75,7 @@ impl Device {
         kind.make(&image);
         let export = host.place(&format!("{name}.export"));
         File::create(&export).unwrap();
+        host.share();
         let daemon = Daemon::new(&image, &export);
         one_at_a_time(&export);
         let mut device = Device {
@@ -225,9 +231,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    #[allow(unsafe_code)]
+    /// It ends with this process, and does not see what is mounted later: if it did, and were the last to, its end would
+    /// unmount a file system on a device that it does not serve any more, and never come.
     fn new(image: &Path, export: &Path) -> Daemon {
-        let mut command = Command::new("qemu-storage-daemon");
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "unshare", "--mount"]);
+        command.args(["--propagation", "unchanged", "qemu-storage-daemon"]);
         command.arg("--blockdev");
         command.arg(format!(
             "driver=file,node-name=disk,filename={}",
@@ -242,13 +251,6 @@ impl Daemon {
         // Last, so that everything is there when it greets.
         command.args(["--chardev", "stdio,id=qmp", "--monitor", "chardev=qmp"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // SAFETY: one system call, which allocates nothing.
-        unsafe {
-            command.pre_exec(|| {
-                let end = rustix::process::Signal::KILL;
-                Ok(rustix::process::set_parent_process_death_signal(Some(end))?)
-            });
-        }
         let mut process = command.spawn().unwrap();
         let commands = process.stdin.take().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap());

@@ -5,7 +5,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use system_tests::volume::{Host, Kind, Volume};
+use system_tests::volume::{Host, Kind, Volume, drop_caches};
 use system_tests::{can_run, times};
 use walchan::{Durability, Options, Receiver, SyncSender};
 
@@ -94,11 +94,6 @@ fn sends(counts: &Counts, ends: &Ends, rounds: u64) -> Each {
     each(counts, rounds, |_| ends.0.send(text.clone()).unwrap())
 }
 
-fn drop_caches() {
-    rustix::fs::sync();
-    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-}
-
 /// A file of the size of the ring, filled by writes of so many bytes, and mapped; then one byte after the other is
 /// stored and synced. What the write that filled the cache left there decides how much a store makes dirty.
 #[allow(unsafe_code)]
@@ -174,7 +169,7 @@ fn a_durable_send_writes_its_pages_one_checkpoint_and_one_flush() {
         check("opened again", sends(&counts, &ends, rounds));
         drain(&ends);
         close(ends);
-        drop_caches();
+        drop_caches(path.parent().unwrap());
         let ends = open(&path);
         check("opened with a cold cache", sends(&counts, &ends, rounds));
         close(ends);

@@ -3,11 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 use system_tests::device::{Device, Fault};
-use system_tests::volume::{Frozen, Host, Kind};
+use system_tests::volume::{Frozen, Host, Kind, drop_caches};
 use system_tests::{can_run, times};
 use walchan::{
     Delivery, Durability, Error, MessageId, Options, Receiver, RecvError, SendErrorKind,
@@ -283,12 +282,6 @@ fn a_recovery_whose_sync_fails_is_an_error_and_the_next_one_finds_the_same() {
     }
 }
 
-/// Everything comes from the disk.
-fn drop_caches() {
-    rustix::fs::sync();
-    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-}
-
 #[test]
 fn unreadable_blocks_are_an_error_or_reported_damage_and_hide_nothing_else() {
     const NAME: &str = "unreadable_blocks_are_an_error_or_reported_damage_and_hide_nothing_else";
@@ -309,7 +302,7 @@ fn unreadable_blocks_are_an_error_or_reported_damage_and_hide_nothing_else() {
         let all = times("WALCHAN_EVERY_BLOCK", 0) > 0;
         for block in (0..28).filter(|block| all || [0, 1, 12, 17, 20, 25].contains(block)) {
             let offset = block * 4096;
-            drop_caches();
+            drop_caches(device.path());
             let block = Device::block(&path, offset);
             device.fail(&[Fault::At("read", block)]);
             match open(&path) {
