@@ -5,7 +5,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use system_tests::volume::{Host, Kind, Volume, drop_caches};
+use system_tests::volume::{Host, Kind, Volume, drop_cache};
 use system_tests::{can_run, times};
 use walchan::{Durability, Options, Receiver, SyncSender};
 
@@ -169,7 +169,7 @@ fn a_durable_send_writes_its_pages_one_checkpoint_and_one_flush() {
         check("opened again", sends(&counts, &ends, rounds));
         drain(&ends);
         close(ends);
-        drop_caches(path.parent().unwrap());
+        drop_cache(&path);
         let ends = open(&path);
         check("opened with a cold cache", sends(&counts, &ends, rounds));
         close(ends);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use system_tests::device::{Device, Fault};
-use system_tests::volume::{Frozen, Host, Kind, drop_caches};
+use system_tests::volume::{Frozen, Host, Kind, drop_cache};
 use system_tests::{can_run, times};
 use walchan::{
     Delivery, Durability, Error, MessageId, Options, Receiver, RecvError, SendErrorKind,
@@ -302,7 +302,7 @@ fn unreadable_blocks_are_an_error_or_reported_damage_and_hide_nothing_else() {
         let all = times("WALCHAN_EVERY_BLOCK", 0) > 0;
         for block in (0..28).filter(|block| all || [0, 1, 12, 17, 20, 25].contains(block)) {
             let offset = block * 4096;
-            drop_caches(device.path());
+            drop_cache(&path);
             let block = Device::block(&path, offset);
             device.fail(&[Fault::At("read", block)]);
             match open(&path) {
