@@ -74,7 +74,8 @@ impl Oracle {
     fn open(&mut self, clean: bool, kept: u64) {
         self.opened += 1;
         if self.was_closed {
-            assert!(clean, "it was closed in order");
+            // Without syncs nothing is marked as closed in order.
+            assert_eq!(clean, cfg!(feature = "fsync"), "it was closed in order");
             let left = self.messages.values();
             let left = left.filter(|known| known.sent && !known.acking).count() as u64;
             assert!(kept >= left, "{kept} kept, of {left}");
