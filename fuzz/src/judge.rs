@@ -32,9 +32,22 @@ struct Found {
     /// The end of the scanned range.
     stop: u64,
     commit: u64,
+    /// The tail does not return to before it: the start of the newest life.
+    start: u64,
     walk: Walk,
     /// Frames of a later lap may lie under headers that recovery took on trust: where it began is not known.
     vague: bool,
+}
+
+impl Found {
+    /// Where a gap ends that reaches to `to`.
+    fn end_of_gap(&self, from: u64, to: u64) -> u64 {
+        if to < self.stop {
+            to
+        } else {
+            from.max(self.commit.max(self.start).min(self.stop))
+        }
+    }
 }
 
 fn look(header: &Header, ring: Ring<'_>) -> Found {
@@ -46,11 +59,12 @@ fn look(header: &Header, ring: Ring<'_>) -> Found {
             reused: false,
             stop: tail,
             commit: tail,
+            start,
             walk: ring.walk(head, tail),
             vague: false,
         };
     }
-    let commit = checkpoint.commit.max(checkpoint.head).max(start);
+    let commit = checkpoint.commit.max(checkpoint.head);
     let reused = start > checkpoint.head + ring.capacity;
     let base = if reused {
         start - ring.capacity
@@ -63,6 +77,7 @@ fn look(header: &Header, ring: Ring<'_>) -> Found {
         reused,
         stop: scanned,
         commit,
+        start,
         walk: ring.walk(base, scanned),
         vague: false,
     };
@@ -70,7 +85,7 @@ fn look(header: &Header, ring: Ring<'_>) -> Found {
     let gaps = found.walk.gaps.iter();
     let mut places = gaps.flat_map(|gap| (gap.0..gap.1).step_by(16));
     let trusting = places.any(|at| at < commit && ring.header(at, scanned).is_some());
-    if let Some(end) = ring.furthest_ahead(&found.walk.gaps) {
+    if let Some(end) = ring.furthest_ahead(&found.walk.gaps, scanned) {
         found.base = end - ring.capacity;
         found.reused = true;
         found.stop = end;
@@ -140,18 +155,13 @@ fn stepped_over(found: &Found, ring: Ring<'_>) -> Option<u64> {
     }
     let mut count = 0;
     for &(from, to) in &found.walk.gaps {
-        let followed = to < found.stop;
+        let end = found.end_of_gap(from, to);
         count += u64::from(if found.reused && from == found.base {
-            let end = if followed {
-                to
-            } else {
-                found.commit.min(found.stop)
-            };
             end > from
-        } else if followed {
-            to > found.commit
+        } else if end > from {
+            end > found.commit
         } else {
-            from >= found.commit && (from..to).step_by(16).any(|at| ring.is_named(at))
+            (from..to).step_by(16).any(|at| ring.is_named(at))
         });
     }
     Some(count)
@@ -251,7 +261,7 @@ fn judge_range(found: &Found, clean: bool, head: u64, tail: u64) {
         );
         return;
     }
-    let expected_tail = last.max(found.commit.min(found.stop));
+    let expected_tail = found.end_of_gap(last, found.stop);
     assert_eq!(tail, expected_tail, "the tail");
     let mut expected = found.base;
     for frame in frames {

@@ -369,18 +369,19 @@ impl Ring<'_> {
 
     /// The furthest end of a frame of the newest life that lies one or more laps ahead at a place of these
     /// gaps.
-    pub fn furthest_ahead(&self, gaps: &[(u64, u64)]) -> Option<u64> {
+    pub fn furthest_ahead(&self, gaps: &[(u64, u64)], stop: u64) -> Option<u64> {
         let life = self.lives[self.lives.len() - 1];
         let mut furthest = None;
         for at in gaps.iter().flat_map(|(from, to)| (*from..*to).step_by(16)) {
             let ahead = (get(self.image, self.place(at)) >> 8 ^ life.salt) << 4;
             if ahead % self.capacity == at % self.capacity
-                && ahead > at
+                && ahead >= at
                 && ahead >= life.start
                 && ahead < POSITION_MAX
             {
                 let frame = self.frame(ahead, ahead + self.capacity);
-                furthest = furthest.max(frame.map(|frame| frame.end));
+                let end = frame.map(|frame| frame.end).filter(|end| *end > stop);
+                furthest = furthest.max(end);
             }
         }
         furthest

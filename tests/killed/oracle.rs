@@ -75,7 +75,7 @@ impl Oracle {
         self.opened += 1;
         if self.was_closed {
             // Without syncs nothing is marked as closed in order.
-            assert_eq!(clean, cfg!(feature = "fsync"), "it was closed in order");
+            assert!(clean || !cfg!(feature = "fsync"), "it was closed in order");
             let left = self.messages.values();
             let left = left.filter(|known| known.sent && !known.acking).count() as u64;
             assert!(kept >= left, "{kept} kept, of {left}");
