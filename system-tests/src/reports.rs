@@ -6,31 +6,16 @@
 #![allow(clippy::disallowed_types)] // never under loom
 #![allow(clippy::unwrap_used)]
 
+use crate::child::child;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-
-const ROLE: &str = "WALCHAN_TEST_CHILD";
-
-/// This test binary again, to run the test `name` alone, which finds `role` in [`role`].
-pub fn child(name: &str, role: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(ROLE, role);
-    command
-}
-
-/// What this process was started for; `None` in the process that runs the tests.
-pub fn role() -> Option<String> {
-    std::env::var(ROLE).ok()
-}
 
 /// The end that speaks: standard output, which the test harness uses, too.
 #[derive(Debug)]

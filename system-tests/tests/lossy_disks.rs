@@ -9,11 +9,12 @@
 //! is the scheduler's: a seed does not bring a failure back, so the file and the reports of each are kept.
 #![allow(clippy::unwrap_used)]
 
+use system_tests::child::role;
 use system_tests::examine::{Examiner, PLACE};
 use system_tests::lossy::{Lossy, PROGRAMS};
 use system_tests::neighbour::Neighbour;
 use system_tests::oracle::{Cut, Oracle};
-use system_tests::reports::{Process, role};
+use system_tests::reports::Process;
 use system_tests::volume::Kind;
 use system_tests::workload::{Life, Mix};
 use system_tests::{can_run, times};

@@ -10,10 +10,11 @@
 #![allow(clippy::unwrap_used)]
 
 use rustix::process::Signal;
+use system_tests::child::role;
 use system_tests::examine::{Examiner, PLACE};
 use system_tests::neighbour::Neighbour;
 use system_tests::oracle::{Cut, Oracle};
-use system_tests::reports::{Process, role};
+use system_tests::reports::Process;
 use system_tests::volume::{Frozen, Kind, Volume};
 use system_tests::workload::{Life, Mix};
 use system_tests::{can_run, times};

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
 
-  test              every test: debug, docs, release, without features, models, planted weakenings
+  test              every test: debug, docs, release, without features, models, planted faults
   images [COUNT] [SEED]
                     open so many crash images of random programs, 10000000 unless told otherwise
   lint              formatting, clippy, documentation, and the walls between the modules
