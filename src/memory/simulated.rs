@@ -288,6 +288,21 @@ impl Simulated {
         film.image(choose)
     }
 
+    /// Changes what was there before anything happened.
+    fn preset(&self, offset: u64, bytes: &[u8]) {
+        let state = &mut *self.state();
+        let range = offset as usize..offset as usize + bytes.len();
+        state.live[range.clone()].copy_from_slice(bytes);
+        match &mut state.unlogged {
+            Some(written) => written.push((offset, bytes.len() as u64)),
+            None => {
+                assert!(state.log.events.is_empty(), "too late");
+                state.log.disk[range.clone()].copy_from_slice(bytes);
+                state.log.cache[range].copy_from_slice(bytes);
+            }
+        }
+    }
+
     /// The place on the disk of so many bytes.
     fn place(&self, offset: u64, len: usize) -> u64 {
         let place = self.part.offset + offset;

@@ -128,10 +128,27 @@ pub(crate) struct Directory {
 impl Directory {
     pub(crate) fn on(disk: &Simulated, geometry: Geometry) -> Self {
         let leases = vec![Weak::new(); geometry.places as usize];
-        Directory {
+        let directory = Directory {
             disk: disk.disk(),
             geometry,
             leases: Arc::new(Mutex::new(leases)),
+        };
+        directory.mount();
+        directory
+    }
+
+    /// A power cut can leave a name twice, where it was taken from one file and given to another. A directory holds
+    /// one of them.
+    fn mount(&self) {
+        let mut numbers = Vec::new();
+        for (place, entry) in self.entries() {
+            if let Entry::File { number, .. } = entry {
+                if numbers.contains(&number) {
+                    self.disk
+                        .preset(self.geometry.entry(place).offset, &Entry::Nothing.encode());
+                }
+                numbers.push(number);
+            }
         }
     }
 
