@@ -2,23 +2,25 @@
 
 use crate::codec::{CODEC_ID, CODEC_NAME};
 use crate::durability::timer::{self, STOP};
-use crate::durability::{Log, Mode, Received, SendFailure, Wait};
+use crate::durability::{Common, Log, Mode, Received, SendFailure, Wait, keeper};
 use crate::error::Error;
-use crate::file::{self, Created, Fill, Found, LockedFile};
+use crate::file::{self, Created, Fill, LockedFile};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{FRAME_HEADER_LEN, names_position};
 use crate::format::identity::{Identity, SCHEMA_LEN_MAX};
 use crate::format::incarnations::Lives;
 use crate::format::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN, get_u64};
-use crate::memory::mapped::Mapped;
-use crate::memory::{Medium, Memory};
+use crate::memory::Medium;
 use crate::message_id::MessageId;
 use crate::options::{Durability, Options};
+use crate::overflow::disk::Disk;
+use crate::overflow::open::{How, Opened};
+use crate::overflow::{Born, Chain, Files, Found, Growth, Named, Next, Slot};
 use crate::planted::planted;
 use crate::receiver::DamageCause;
 use crate::recovery::backlog::{Backlog, Item};
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
-use crate::ring::{Frame, Layout, Reader, Ring, Start};
+use crate::ring::{Frame, Layout, Reader};
 use crate::sync::Arc;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,8 +29,13 @@ use std::time::Instant;
 
 /// Bytes of ring of an unbounded channel.
 const RING_LEN_DEFAULT: u64 = 16 << 20;
+/// Bytes of the largest overflow file; a larger ring, or message, has larger ones.
+const OVERFLOW_LEN_MAX: u64 = 64 << 20;
 /// Bytes of ring for each message of a bounded channel, at least.
 const MESSAGE_LEN_ASSUMED: u64 = 256;
+
+/// The files of a channel at a path.
+pub(crate) type OnDisk = Disk<Named>;
 
 /// A channel of bytes. Dropped, it closes: every handle and every delivery keeps one reference.
 ///
@@ -36,10 +43,13 @@ const MESSAGE_LEN_ASSUMED: u64 = 256;
 /// beside what senders read.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct Channel<M: Memory> {
-    log: Arc<Log<M>>,
-    timer: Option<JoinHandle<()>>,
-    /// The process that opened it: a child of `fork` has neither the thread nor the right to close.
+pub(crate) struct Channel<F: Files> {
+    chain: Arc<Chain<F>>,
+    /// The timer's, and the keeper's if the channel grows.
+    threads: Vec<JoinHandle<()>>,
+    /// It ends in order: it has its threads, and has not ended yet.
+    open: bool,
+    /// The process that opened it: a child of `fork` has neither the threads nor the right to close.
     owner: u32,
     receive_only: bool,
     path: PathBuf,
@@ -47,7 +57,9 @@ pub(crate) struct Channel<M: Memory> {
 
 /// What the one receiver of a channel holds.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct Reading<F: Files> {
+    /// The file that is read.
+    log: Arc<Log<F::Memory>>,
     reader: Reader,
     backlog: Option<Backlog>,
     /// Messages that recovery counted in the backlog, and those that were in it: some of the former may turn
@@ -60,16 +72,30 @@ pub(crate) struct Reading {
 
 /// What a receiver gets.
 #[derive(Debug)]
-pub(crate) enum Incoming {
+pub(crate) enum Incoming<F: Files> {
     /// Its payload is in the reading.
-    Message(Frame),
+    Message(Held<F>),
     /// `[position, end)` holds no valid frame; its bytes are in the reading.
     Damage {
-        position: u64,
+        held: Held<F>,
         end: u64,
     },
     Disconnected,
     Failed(io::Error),
+}
+
+/// A place in a file of the channel that somebody holds until it is settled.
+#[derive(Debug)]
+pub(crate) struct Held<F: Files> {
+    /// `None`: the file that was sent into first in this life.
+    log: Option<Arc<Log<F::Memory>>>,
+    pub(crate) frame: Frame,
+}
+
+impl<F: Files> Held<F> {
+    fn log<'a>(&'a self, channel: &'a Channel<F>) -> &'a Log<F::Memory> {
+        self.log.as_ref().unwrap_or(channel.chain.first())
+    }
 }
 
 /// How a file is to be opened.
@@ -132,11 +158,30 @@ impl Request<'_> {
         Self::ring_of((bound as u64).saturating_mul(message))
     }
 
+    /// How the channel grows: without a bound, and where the limit of the options allows.
+    fn growth(&self, ring_capacity: u64) -> Option<Growth> {
+        self.bound.is_none().then_some(Growth {
+            ring_capacity,
+            capacity_min: ring_capacity.min(OVERFLOW_LEN_MAX).max(CAPACITY_MIN),
+            capacity_max: ring_capacity.max(OVERFLOW_LEN_MAX),
+            bytes_max: self.options.max_bytes,
+        })
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            accept_torn: self.options.truncate_corrupt_tail,
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         if self.bound == Some(0) {
             return Err(Error::Invalid(
                 "a bound of 0: a message in a file is never handed over directly",
             ));
+        }
+        if self.options.max_bytes == Some(0) {
+            return Err(Error::Invalid("max_bytes is 0: the ring alone is larger"));
         }
         if file::is_in_the_making(self.path) {
             return Err(Error::Invalid(
@@ -156,6 +201,13 @@ impl Request<'_> {
 
     /// Whether the file is the channel asked for.
     fn compare(&self, identity: &Identity) -> Result<(), Error> {
+        if identity.number > 0 {
+            return Err(Error::Mismatch {
+                what: "file",
+                stored: format!("overflow file {} of a channel", identity.number),
+                wanted: "a channel".to_owned(),
+            });
+        }
         if identity.codec != CODEC_ID {
             let stored = format!("codec {}", identity.codec);
             return Err(Error::Mismatch {
@@ -188,33 +240,27 @@ impl Request<'_> {
     }
 }
 
+/// What opening gives.
+pub(crate) type Parts<F> = (Arc<Channel<F>>, Reading<F>, RecoveryReport);
+
 /// Opens the channel at a path, or makes it.
-pub(crate) fn open(
-    request: &Request<'_>,
-) -> Result<(Arc<Channel<Mapped>>, Reading, RecoveryReport), Error> {
+pub(crate) fn open(request: &Request<'_>) -> Result<Parts<OnDisk>, Error> {
     request.check()?;
     // What is set aside later goes beside the file, whatever the working directory is then.
     let path = std::path::absolute(request.path)?;
     let mode = mode_of(request.options.durability);
-    let synced = mode != Mode::FlushOnly;
     // Each turn but the last means that somebody else made or removed the file in between.
     for _ in 0..100 {
-        let (file, recovered) = match file::open_existing(request.path)? {
-            Found::Locked => return Err(Error::Locked),
-            Found::NotRegular => return Err(Error::NotRegular),
-            Found::File(file) => {
-                let recovered = reopen(request, &file, synced)?;
-                (file, recovered)
+        match file::open_existing(request.path)? {
+            file::Found::Locked => return Err(Error::Locked),
+            file::Found::NotRegular => return Err(Error::NotRegular),
+            file::Found::File(file) => return reopen(request, file, mode, path),
+            file::Found::Missing => {
+                if let Some(made) = create(request, mode, &path)? {
+                    return Ok(made);
+                }
             }
-            Found::Missing => match create(request, synced)? {
-                Some(made) => made,
-                None => continue,
-            },
         };
-        let len = HEADER_LEN + recovered.capacity;
-        let layout = Layout::of_file(recovered.capacity);
-        let memory = Mapped::new(file, len, synced)?;
-        return assemble(memory, layout, mode, request.bound, recovered, &path);
     }
     Err(Error::Io(io::ErrorKind::AlreadyExists.into()))
 }
@@ -223,7 +269,20 @@ fn fill_of(synced: bool) -> Fill {
     if synced { Fill::Pages } else { Fill::Megabytes }
 }
 
-fn create(request: &Request<'_>, synced: bool) -> Result<Option<(LockedFile, Recovered)>, Error> {
+fn disk(file: LockedFile, identity: Identity, mode: Mode, path: &Path) -> OnDisk {
+    let directory = Named {
+        path: path.to_owned(),
+        ring: Arc::new(file),
+        synced: mode != Mode::FlushOnly,
+    };
+    Disk {
+        directory,
+        identity,
+        entropy: Box::new(entropy),
+    }
+}
+
+fn create(request: &Request<'_>, mode: Mode, path: &Path) -> Result<Option<Parts<OnDisk>>, Error> {
     file::create_parents(request.path)?;
     let [id_a, id_b] = entropy()?;
     let mut channel_id = [0; 16];
@@ -234,39 +293,75 @@ fn create(request: &Request<'_>, synced: bool) -> Result<Option<(LockedFile, Rec
         channel_id,
         codec: CODEC_ID,
         schema: request.options.schema.clone().unwrap_or_default(),
+        number: 0,
+        start: 0,
+        follows: 0,
     };
     let life = recovery::new_life(0, 1, &mut entropy)?;
     let header = recovery::new_header(&identity, life);
     let len = HEADER_LEN + identity.capacity;
-    match file::create(request.path, &header, len, fill_of(synced))? {
-        Created::File(file) => Ok(Some((file, Recovered::created(&identity, life)))),
-        Created::Lost => Ok(None),
-        Created::Locked => Err(Error::Locked),
-    }
+    let fill = fill_of(mode != Mode::FlushOnly);
+    let file = match file::create(request.path, &header, len, fill)? {
+        Created::File(file) => file,
+        Created::Lost => return Ok(None),
+        Created::Locked => return Err(Error::Locked),
+    };
+    let recovered = Recovered::created(&identity, life);
+    let capacity = identity.capacity;
+    let disk = disk(file, identity, mode, path);
+    let memory = crate::overflow::disk::Directory::open(&disk.directory, 0, len)?;
+    let bound = bound_of(request.bound);
+    let born = Born::new(memory, Layout::of_file(capacity), &recovered, None, bound);
+    let common = Arc::new(Common::new(mode));
+    let chain = crate::overflow::open::created(disk, born, common, request.growth(capacity));
+    let opened = (chain, recovered.report, false);
+    Ok(Some(assemble(opened, path)?))
 }
 
-fn reopen(request: &Request<'_>, file: &LockedFile, synced: bool) -> Result<Recovered, Error> {
+fn bound_of(bound: Option<usize>) -> u64 {
+    bound.map_or(u64::MAX, |n| n as u64)
+}
+
+fn reopen(
+    request: &Request<'_>,
+    file: LockedFile,
+    mode: Mode,
+    path: PathBuf,
+) -> Result<Parts<OnDisk>, Error> {
+    let synced = mode != Mode::FlushOnly;
     if synced {
         // Readahead fills the cache with large folios; a sync would write all of each. Where advice is refused,
         // that is what it costs.
         rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::Random).ok();
     }
-    let identity = recovery::read_identity(file)?;
+    let identity = recovery::read_identity(&file)?;
     request.compare(&identity)?;
-    let policy = Policy {
-        accept_torn: request.options.truncate_corrupt_tail,
-    };
-    file::own_blocks(file, HEADER_LEN + identity.capacity, fill_of(synced))?;
+    let capacity = identity.capacity;
+    file::own_blocks(&file, HEADER_LEN + capacity, fill_of(synced))?;
     // Whoever made the file, or moved it here, may have been killed before it did this.
     if !planted!("name_of_old_file_not_synced") {
         file::sync_name(request.path)?;
     }
-    let recovered = recovery::recover(file, identity.capacity, policy, &mut entropy)?;
+    // The other files lie beside the file itself, whatever name leads to it.
+    let real = std::fs::canonicalize(request.path)?;
+    let disk = disk(file, identity, mode, &real);
+    disk.directory.sweep()?;
+    let ring = Arc::clone(&disk.directory.ring);
+    let how = How {
+        policy: request.policy(),
+        growth: request.growth(capacity),
+        bound: bound_of(request.bound),
+    };
+    let Opened {
+        chain,
+        report,
+        receive_only,
+    } = disk.open(Arc::new(Common::new(mode)), how)?;
     if synced {
         // Everything is clean now, so the cache can go, and comes back page by page.
-        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::DontNeed).ok();
+        rustix::fs::fadvise(ring.as_file(), 0, None, rustix::fs::Advice::DontNeed).ok();
     }
-    Ok(recovered)
+    assemble((chain, report, receive_only), &path)
 }
 
 impl Recovered {
@@ -275,91 +370,107 @@ impl Recovered {
         Recovered {
             capacity: identity.capacity,
             lives: Lives::first(life),
-            head: 0,
-            tail: 0,
+            head: identity.start,
+            tail: identity.start,
             unacknowledged: 0,
             handed_out: 0,
-            stored: [1, 2].map(|generation| Checkpoint {
-                generation,
-                ..Checkpoint::default()
-            }),
+            stored: [1, 2].map(|generation| Checkpoint::at(identity.start, generation)),
             receive_only: false,
             report: RecoveryReport::created(),
         }
     }
 }
 
-/// Puts a channel together over a memory whose content was recovered, and starts its thread.
-pub(crate) fn assemble<M: Memory + Medium>(
-    memory: M,
-    layout: Layout,
-    mode: Mode,
-    bound: Option<usize>,
-    recovered: Recovered,
+/// Puts a channel together over a chain whose files were recovered, and starts its threads.
+fn assemble<F: Files<Memory: Medium>>(
+    opened: (Chain<F>, RecoveryReport, bool),
     path: &Path,
-) -> Result<(Arc<Channel<M>>, Reading, RecoveryReport), Error> {
-    let (mut channel, reading, report) =
-        without_thread(memory, layout, mode, bound, recovered, path);
-    let for_thread = Arc::clone(&channel.log);
-    let timer = std::thread::Builder::new()
-        .name("walchan".to_owned())
-        .spawn(move || timer::run(&for_thread))?;
-    channel.timer = Some(timer);
+) -> Result<Parts<F>, Error> {
+    let (chain, report, receive_only) = opened;
+    let (mut channel, reading) = without_threads(chain, receive_only, path)?;
+    let spawn = |name: &str, body: fn(&Chain<F>)| {
+        let chain = Arc::clone(&channel.chain);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || body(&chain))
+    };
+    let mut threads = vec![spawn("walchan", |chain| {
+        timer::run(chain.common(), |flags| chain.on_timer(flags));
+    })?];
+    if channel.chain.grows() {
+        match spawn("walchan-keeper", Chain::keep) {
+            Ok(keeper) => threads.push(keeper),
+            Err(error) => {
+                channel.threads = threads;
+                channel.stop_threads();
+                return Err(error.into());
+            }
+        }
+    }
+    channel.threads = threads;
+    channel.open = true;
     Ok((Arc::new(channel), reading, report))
 }
 
 /// The same, with nobody to do what is due later. Dropped, it does not close in order.
-pub(crate) fn without_thread<M: Memory>(
-    memory: M,
-    layout: Layout,
-    mode: Mode,
-    bound: Option<usize>,
-    recovered: Recovered,
+pub(crate) fn without_threads<F: Files<Memory: Medium>>(
+    chain: Chain<F>,
+    receive_only: bool,
     path: &Path,
-) -> (Channel<M>, Reading, RecoveryReport) {
-    let Recovered {
-        capacity,
-        lives,
-        head,
-        tail,
-        unacknowledged,
-        handed_out,
-        stored,
-        ..
-    } = recovered;
-    let bound = bound.map_or(u64::MAX, |n| n as u64);
-    let limit = head + capacity;
-    let start = Start {
-        lives,
-        head,
-        tail,
-        limit,
-        unacknowledged,
-        handed_out,
-        bound,
-        shown_by_commit: mode == Mode::PerSend,
-    };
-    let ring = Ring::new(memory, layout, start);
-    let reading = Reading {
-        reader: ring.reader(),
-        backlog: (tail > head).then(|| Backlog::new(head, tail, capacity)),
-        counted: unacknowledged,
-        found: 0,
-        payload: Vec::new(),
-    };
+) -> Result<(Channel<F>, Reading<F>), Error> {
+    let next = chain.begin()?;
+    let reading = Reading::new(next);
     let channel = Channel {
-        log: Arc::new(Log::new(ring, mode, stored)),
-        timer: None,
+        chain: Arc::new(chain),
+        threads: Vec::new(),
+        open: false,
         owner: std::process::id(),
-        receive_only: recovered.receive_only,
+        receive_only,
         path: path.to_owned(),
     };
-    (channel, reading, recovered.report)
+    Ok((channel, reading))
 }
 
-impl<M: Memory + Medium> Channel<M> {
-    pub(crate) fn log(&self) -> &Log<M> {
-        &self.log
+impl<F: Files> Reading<F> {
+    fn new(next: Next<F>) -> Self {
+        let Next { log, backlog } = next;
+        let reader = log.ring().reader();
+        let capacity = log.ring().capacity();
+        let messages = backlog.map_or(0, |found| found.messages);
+        let backlog = backlog.map(|found: Found| Backlog::new(found.head, found.tail, capacity));
+        Reading {
+            log,
+            reader,
+            backlog,
+            counted: messages,
+            found: 0,
+            payload: Vec::new(),
+        }
+    }
+
+    /// Goes on in the next file.
+    fn go_on(&mut self, next: Next<F>) {
+        let payload = std::mem::take(&mut self.payload);
+        *self = Reading {
+            payload,
+            ..Reading::new(next)
+        };
+    }
+}
+
+impl<F: Files<Memory: Medium>> Channel<F> {
+    pub(crate) fn common(&self) -> &Common {
+        self.chain.common()
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn chain(&self) -> &Chain<F> {
+        &self.chain
+    }
+
+    /// The only file, where there is one.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn log(&self) -> &Log<F::Memory> {
+        self.chain.first()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -368,7 +479,7 @@ impl<M: Memory + Medium> Channel<M> {
 
     /// The mode in force.
     pub(crate) fn durability(&self) -> Durability {
-        match self.log.mode() {
+        match self.common().mode() {
             Mode::PerSend => Durability::SyncPerSend,
             Mode::FlushOnly => Durability::FlushOnly,
             Mode::Every { max_ops, max_delay } => Durability::SyncEvery {
@@ -378,7 +489,12 @@ impl<M: Memory + Medium> Channel<M> {
         }
     }
 
-    pub(crate) fn send(&self, payload: &[u8], wait: Wait) -> Result<MessageId, SendFailure> {
+    pub(crate) fn send(
+        &self,
+        slot: &Slot<F>,
+        payload: &[u8],
+        wait: Wait,
+    ) -> Result<MessageId, SendFailure> {
         if self.receive_only {
             let text = "1022 earlier openings still have messages here: acknowledge the oldest, then reopen";
             return Err(SendFailure::Io(io::Error::new(
@@ -386,41 +502,78 @@ impl<M: Memory + Medium> Channel<M> {
                 text,
             )));
         }
-        self.log
-            .send(payload, wait)
-            .map(|position| self.id(position))
+        let (position, tag) = self.chain.send(slot, payload, wait)?;
+        Ok(MessageId::new(position, tag))
     }
 
-    /// The id of the message at a position.
-    pub(crate) fn id(&self, position: u64) -> MessageId {
-        let life = self.log.ring().lives().at(position);
+    /// The id of the message at a place.
+    pub(crate) fn id(&self, held: &Held<F>) -> MessageId {
+        let position = held.frame.position;
+        let life = held.log(self).ring().lives().at(position);
         MessageId::new(position, life.map_or(0, |life| life.tag))
     }
 
+    /// The id of what is sent at a position, where there is one file.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn id_at(&self, position: u64) -> MessageId {
+        let life = self.log().ring().lives().at(position);
+        MessageId::new(position, life.map_or(0, |life| life.tag))
+    }
+
+    fn held(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> Held<F> {
+        let is_first = Arc::ptr_eq(log, self.chain.first());
+        Held {
+            log: (!is_first).then(|| Arc::clone(log)),
+            frame,
+        }
+    }
+
     /// What there is to receive now; `None` if nothing.
-    fn try_read(&self, reading: &mut Reading) -> Option<Incoming> {
-        let received = self.log.read_returned(&mut reading.payload);
-        if received.is_none()
-            && let Some(incoming) = self.read_backlog(reading)
-        {
+    fn try_read(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        if let Some(incoming) = self.read_returned(reading) {
             return Some(incoming);
         }
-        let received = match received {
-            Some(received) => received,
-            None => self
+        loop {
+            if let Some(incoming) = self.read_backlog(reading) {
+                return Some(incoming);
+            }
+            let received = reading
                 .log
-                .try_read(&mut reading.reader, &mut reading.payload)?,
-        };
-        Some(match received {
-            Received::Message(frame) => Incoming::Message(frame),
-            Received::Disconnected => Incoming::Disconnected,
+                .try_read(&mut reading.reader, &mut reading.payload)?;
+            return Some(match received {
+                Received::Message(frame) => Incoming::Message(self.held(&reading.log, frame)),
+                Received::End => match self.chain.after(&reading.log) {
+                    Ok(next) => {
+                        reading.go_on(next);
+                        continue;
+                    }
+                    Err(error) => Incoming::Failed(error),
+                },
+                // What came back before the last sender left: the look above may have been too early.
+                Received::Disconnected => self
+                    .read_returned(reading)
+                    .unwrap_or(Incoming::Disconnected),
+                Received::Failed(error) => Incoming::Failed(error),
+            });
+        }
+    }
+
+    /// The next of the messages that came back.
+    fn read_returned(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        let position = self.common().take_returned()?;
+        // It is not acknowledged, so its file is there, and open.
+        let log = self.chain.log_at(position)?;
+        Some(match log.read_again(position, &mut reading.payload) {
+            Received::Message(frame) => Incoming::Message(self.held(&log, frame)),
             Received::Failed(error) => Incoming::Failed(error),
+            Received::End | Received::Disconnected => Incoming::Disconnected,
         })
     }
 
     /// The next of what earlier lives left.
-    fn read_backlog(&self, reading: &mut Reading) -> Option<Incoming> {
-        let ring = self.log.ring();
+    fn read_backlog(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        let log = Arc::clone(&reading.log);
+        let ring = log.ring();
         let backlog = reading.backlog.as_mut()?;
         loop {
             let item = match backlog.next(ring.memory(), ring.lives(), &mut reading.payload) {
@@ -437,12 +590,18 @@ impl<M: Memory + Medium> Channel<M> {
                 Item::Filler => None,
                 Item::Message { position, state } => {
                     reading.found += 1;
-                    Some(Incoming::Message(ring.hand_out(position, state)))
+                    let frame = ring.hand_out(position, state);
+                    Some(Incoming::Message(self.held(&log, frame)))
                 }
                 Item::Damage { position } => {
                     ring.hold_back(position);
-                    self.read_raw(position, end, &mut reading.payload);
-                    Some(Incoming::Damage { position, end })
+                    read_raw(&log, position, end, &mut reading.payload);
+                    let frame = Frame {
+                        position,
+                        deliveries: 0,
+                    };
+                    let held = self.held(&log, frame);
+                    Some(Incoming::Damage { held, end })
                 }
             };
             ring.pass(&mut reading.reader, end);
@@ -455,43 +614,36 @@ impl<M: Memory + Medium> Channel<M> {
         }
     }
 
-    /// The bytes of `[position, end)`, which does not cross the end of the ring, as far as they can be
-    /// read.
-    fn read_raw(&self, position: u64, end: u64, bytes: &mut Vec<u8>) {
-        bytes.clear();
-        bytes.resize((end - position) as usize, 0);
-        let offset = HEADER_LEN + (position & (self.log.ring().capacity() - 1));
-        if self.log.ring().memory().read_at(offset, bytes).is_err() {
-            bytes.clear();
-        }
-    }
-
     /// Receives; `None` if there is nothing before the deadline. Without `wait` there is no waiting.
-    pub(crate) fn receive(&self, reading: &mut Reading, wait: Wait) -> Option<Incoming> {
+    pub(crate) fn receive(&self, reading: &mut Reading<F>, wait: Wait) -> Option<Incoming<F>> {
         match wait {
             Wait::No => self.try_read(reading),
             Wait::Until(deadline) => self.wait_readable(reading, deadline),
         }
     }
 
-    fn wait_readable(&self, reading: &mut Reading, deadline: Option<Instant>) -> Option<Incoming> {
+    fn wait_readable(
+        &self,
+        reading: &mut Reading<F>,
+        deadline: Option<Instant>,
+    ) -> Option<Incoming<F>> {
         if let Some(incoming) = self.try_read(reading) {
             return Some(incoming);
         }
-        self.log
-            .ring()
+        self.common()
+            .events
             .readable
             .wait(deadline, || self.try_read(reading))
     }
 
     pub(crate) fn sync_sent(&self) -> Result<(), Error> {
         Self::can_sync()?;
-        Ok(self.log.sync_sent()?)
+        Ok(self.chain.sync_sent()?)
     }
 
     pub(crate) fn sync_progress(&self) -> Result<(), Error> {
         Self::can_sync()?;
-        Ok(self.log.sync_progress()?)
+        Ok(self.chain.sync_progress()?)
     }
 
     fn can_sync() -> Result<(), Error> {
@@ -503,13 +655,24 @@ impl<M: Memory + Medium> Channel<M> {
         }
     }
 
-    /// What is wrong with the bytes at a position where no valid frame is.
-    pub(crate) fn damage_cause(&self, position: u64, bytes: &[u8]) -> DamageCause {
+    /// Acknowledges a message, once. Never waits for the disk.
+    pub(crate) fn acknowledge(&self, held: &Held<F>) {
+        held.log(self).acknowledge(held.frame.position);
+    }
+
+    /// Gives up damage that ends at `end`.
+    pub(crate) fn settle(&self, held: &Held<F>, end: u64) {
+        held.log(self).settle(held.frame.position, end);
+    }
+
+    /// What is wrong with the bytes at a place where no valid frame is.
+    pub(crate) fn damage_cause(&self, held: &Held<F>, bytes: &[u8]) -> DamageCause {
+        let position = held.frame.position;
         if bytes.len() < FRAME_HEADER_LEN as usize {
             return DamageCause::Unreadable;
         }
         let word0 = get_u64(bytes, 0);
-        match self.log.ring().lives().at(position) {
+        match held.log(self).ring().lives().at(position) {
             Some(life) if names_position(word0, position, life.salt) => DamageCause::Checksum,
             _ => DamageCause::Header,
         }
@@ -523,23 +686,47 @@ impl<M: Memory + Medium> Channel<M> {
     }
 }
 
-impl<M: Memory> Channel<M> {
-    /// Closes in order, once: nobody else uses the channel.
-    pub(crate) fn shut(&mut self) -> Result<(), Error> {
-        let Some(timer) = self.timer.take() else {
-            return Ok(());
-        };
-        if std::process::id() != self.owner && !planted!("child_closes") {
-            return Ok(());
-        }
-        self.log.timer.flag(STOP);
-        // A panic of the thread has poisoned the log, which `finish` reports.
-        timer.join().ok();
-        Ok(self.log.finish()?)
+/// The bytes of `[position, end)`, which does not cross the end of the ring, as far as they can be
+/// read.
+fn read_raw<M: crate::memory::Memory + Medium>(
+    log: &Log<M>,
+    position: u64,
+    end: u64,
+    bytes: &mut Vec<u8>,
+) {
+    bytes.clear();
+    bytes.resize((end - position) as usize, 0);
+    let offset = HEADER_LEN + (position & (log.ring().capacity() - 1));
+    if log.ring().memory().read_at(offset, bytes).is_err() {
+        bytes.clear();
     }
 }
 
-impl<M: Memory> Drop for Channel<M> {
+impl<F: Files> Channel<F> {
+    /// Closes in order, once: nobody else uses the channel.
+    pub(crate) fn shut(&mut self) -> Result<(), Error> {
+        if !std::mem::take(&mut self.open) {
+            return Ok(());
+        }
+        if std::process::id() != self.owner && !planted!("child_closes") {
+            return Ok(());
+        }
+        self.stop_threads();
+        Ok(self.chain.finish()?)
+    }
+
+    fn stop_threads(&mut self) {
+        let common = self.chain.common();
+        common.timer.flag(STOP);
+        common.keeper.flag(keeper::STOP);
+        for thread in self.threads.drain(..) {
+            // A panic of the thread has poisoned the channel, which `finish` reports.
+            thread.join().ok();
+        }
+    }
+}
+
+impl<F: Files> Drop for Channel<F> {
     /// An error has nobody to go to: `Receiver::close` is for those who want it.
     fn drop(&mut self) {
         self.shut().ok();

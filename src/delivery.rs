@@ -1,11 +1,9 @@
 //! A message in the hands of the receiver, until it is acknowledged.
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Held, OnDisk};
 use crate::error::Error;
-use crate::memory::mapped::Mapped;
 use crate::message_id::MessageId;
 use crate::planted::planted;
-use crate::ring::Frame;
 use crate::sync::Arc;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -13,8 +11,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// What settles a delivery when it is gone, and keeps the channel open until then.
 struct Receipt {
-    channel: Arc<Channel<Mapped>>,
-    frame: Frame,
+    channel: Arc<Channel<OnDisk>>,
+    held: Held<OnDisk>,
     /// Leave the message as it is.
     leave: bool,
 }
@@ -24,9 +22,9 @@ impl Drop for Receipt {
         if self.leave {
             // The next life delivers it.
         } else if std::thread::panicking() && !planted!("ack_on_panic") {
-            self.channel.log().give_back(self.frame.position);
+            self.channel.common().give_back(self.held.frame.position);
         } else {
-            self.channel.log().acknowledge(self.frame.position);
+            self.channel.acknowledge(&self.held);
         }
     }
 }
@@ -69,12 +67,12 @@ pub struct Delivery<T> {
 }
 
 impl<T> Delivery<T> {
-    pub(crate) fn new(value: T, channel: Arc<Channel<Mapped>>, frame: Frame) -> Self {
+    pub(crate) fn new(value: T, channel: Arc<Channel<OnDisk>>, held: Held<OnDisk>) -> Self {
         Delivery {
             value,
             receipt: Receipt {
                 channel,
-                frame,
+                held,
                 leave: false,
             },
         }
@@ -135,9 +133,9 @@ impl<T> Delivery<T> {
         // First: if its drop panics, the message is not done.
         drop(value);
         let channel = Arc::clone(&receipt.channel);
-        channel.log().acknowledge(receipt.frame.position);
+        channel.acknowledge(&receipt.held);
         receipt.leave();
-        Ok(channel.log().check()?)
+        Ok(channel.common().check()?)
     }
 
     /// Leaves the message as it is: this life does not deliver it again, the next one does.
@@ -171,13 +169,13 @@ impl<T> Delivery<T> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn id(delivery: &Self) -> MessageId {
-        delivery.receipt.channel.id(delivery.receipt.frame.position)
+        delivery.receipt.channel.id(&delivery.receipt.held)
     }
 
     /// How often the message has been delivered, this time included; 14 stands for that many or more. A power
     /// cut may take back what was counted since the last sync.
     pub fn deliveries(delivery: &Self) -> u32 {
-        u32::from(delivery.receipt.frame.deliveries)
+        u32::from(delivery.receipt.held.frame.deliveries)
     }
 }
 

@@ -140,9 +140,13 @@ pub enum SendErrorKind {
         /// Bytes that fit.
         max: u64,
     },
+    /// The channel has grown to [`Options::max_bytes`](crate::Options::max_bytes), and has no room now. The message is not
+    /// in the channel; when others have been acknowledged, sending works again.
+    Full,
     /// The value cannot be encoded, or not decoded again. It is not in the channel.
     Encode(CodecError),
-    /// The message is not in the channel: it is full (kind `StorageFull`), or an earlier sync failed.
+    /// The message is not in the channel: the disk is full (kind `StorageFull`), or something else failed, now or
+    /// in an earlier sync.
     Io(io::Error),
     /// The message was in the channel when its sync failed: it may still be delivered, or not.
     Unsynced(io::Error),
@@ -155,6 +159,7 @@ impl fmt::Display for SendErrorKind {
             SendErrorKind::TooLarge { len, max } => {
                 write!(f, "a message of {len} bytes, at most {max} fit")
             }
+            SendErrorKind::Full => f.write_str("the channel has reached max_bytes"),
             SendErrorKind::Encode(e) => write!(f, "the message cannot be encoded: {e}"),
             SendErrorKind::Io(e) => write!(f, "not sent: {e}"),
             SendErrorKind::Unsynced(e) => write!(f, "sent, but perhaps not durable: {e}"),
@@ -167,7 +172,9 @@ impl SendErrorKind {
         match self {
             SendErrorKind::Encode(e) => Some(e),
             SendErrorKind::Io(e) | SendErrorKind::Unsynced(e) => Some(e),
-            SendErrorKind::Disconnected | SendErrorKind::TooLarge { .. } => None,
+            SendErrorKind::Disconnected | SendErrorKind::TooLarge { .. } | SendErrorKind::Full => {
+                None
+            }
         }
     }
 }
@@ -176,7 +183,8 @@ impl PartialEq for SendErrorKind {
     /// I/O errors are equal if kind and OS code are.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (SendErrorKind::Disconnected, SendErrorKind::Disconnected) => true,
+            (SendErrorKind::Disconnected, SendErrorKind::Disconnected)
+            | (SendErrorKind::Full, SendErrorKind::Full) => true,
             (SendErrorKind::TooLarge { len, max }, SendErrorKind::TooLarge { len: l, max: m }) => {
                 len == l && max == m
             }

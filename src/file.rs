@@ -23,10 +23,13 @@ pub(crate) enum Fill {
     Pages,
     /// 1 MiB at a time: fewer page faults, for channels that do not.
     Megabytes,
+    /// The blocks are reserved, and not written: for a file that is filled once, by a channel that does not sync. Where
+    /// the file system cannot, as `Megabytes`.
+    Allocated,
 }
 
 /// Ends the name of a file that is being made.
-const IN_THE_MAKING: &str = ".walchan-new";
+pub(crate) const IN_THE_MAKING: &str = ".walchan-new";
 
 /// Whether the name is that of a file that is being made: the next maker would empty it.
 pub(crate) fn is_in_the_making(path: &Path) -> bool {
@@ -90,6 +93,42 @@ impl Medium for LockedFile {
 
     fn sync_written(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+/// A file that is only looked at.
+#[derive(Debug)]
+pub(crate) struct Looked(File);
+
+/// Opens a file without owning it; `NotFound` if there is no regular file.
+pub(crate) fn look(path: &Path) -> io::Result<Looked> {
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(Looked(file))
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Medium for Looked {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn sync_written(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -170,7 +209,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The directory of `path`.
-fn directory(path: &Path) -> &Path {
+pub(crate) fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -316,7 +355,11 @@ fn fill_and_publish(
     raw.set_len(planted!("sparse_file", len, 0))?;
     let early = planted!("name_before_content") && publish(temporary, path)?;
     without_copy_on_write(raw);
-    write_zeros(raw, planted!("sparse_file", len, 0), len, fill)?;
+    // Before anything is written: what does not fit is known at once.
+    let allocated = allocate(raw, planted!("sparse_file", 0, len))?;
+    if fill != Fill::Allocated || !allocated {
+        write_zeros(raw, planted!("sparse_file", len, 0), len, fill)?;
+    }
     raw.write_all_at(header, 0)?;
     if cfg!(feature = "fsync") && !planted!("name_before_sync") {
         raw.sync_all()?;
@@ -328,10 +371,26 @@ fn fill_and_publish(
     Ok(true)
 }
 
+/// Reserves blocks for the first `len` bytes; `false` if the file system cannot.
+fn allocate(file: &File, len: u64) -> io::Result<bool> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    if len == 0 {
+        return Ok(false);
+    }
+    loop {
+        return match fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => Ok(true),
+            Err(Errno::INTR) => continue,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
 fn write_zeros(file: &File, from: u64, to: u64, fill: Fill) -> io::Result<()> {
     let step = match fill {
         Fill::Pages => 4 << 10,
-        Fill::Megabytes => 1 << 20,
+        Fill::Megabytes | Fill::Allocated => 1 << 20,
     };
     let zeros = vec![0; step];
     let mut at = from;
@@ -393,6 +452,46 @@ pub(crate) fn own_blocks(file: &LockedFile, len: u64, fill: Fill) -> io::Result<
         write_same(file.as_file(), part)?;
     }
     fill_holes(file.as_file(), len, fill)
+}
+
+/// The same for an overflow file, whose blocks are reserved rather than written.
+pub(crate) fn allocate_all(file: &LockedFile, len: u64) -> io::Result<()> {
+    for part in extents::shared(file.as_file(), len)? {
+        write_same(file.as_file(), part)?;
+    }
+    if !allocate(file.as_file(), len)? {
+        fill_holes(file.as_file(), len, Fill::Allocated)?;
+    }
+    Ok(())
+}
+
+/// Removes a file, and gives its space back even if somebody still has it mapped.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let file = open_options().open(path);
+    std::fs::remove_file(path)?;
+    if let Ok(file) = file
+        && let Ok(meta) = file.metadata()
+    {
+        // Where this is refused the space comes back with the last of its users.
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&file, flags, 0, meta.len().max(1)).ok();
+    }
+    Ok(())
+}
+
+/// Removes what a maker of `path` left when it was killed; not what somebody is making now.
+pub(crate) fn remove_half_made(path: &Path) -> io::Result<()> {
+    let temporary = beside(path, IN_THE_MAKING);
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = open_options()
+        .custom_flags(flags.bits() as i32)
+        .open(&temporary);
+    match file.map(|file| own(file, &temporary)) {
+        Ok(Ok(Owned::File(_owned))) => std::fs::remove_file(&temporary),
+        // It is somebody's, or is no longer there, or is none of ours.
+        _ => Ok(()),
+    }
 }
 
 /// Writes what is there: blocks that are shared are left to the others by it.

@@ -1,14 +1,16 @@
 //! Opening and draining over bytes in memory, with rings of any size, for the package `fuzz`. Exists under
 //! `cfg(fuzzing)` only; no part of the interface.
 
-use crate::channel::{self, Channel, Incoming, Reading, mode_of};
+use crate::channel::{self, Incoming, mode_of};
 use crate::durability::timer::PROGRESS;
-use crate::durability::{SendFailure, Wait};
+use crate::durability::{Common, SendFailure, Wait};
 use crate::error::Error;
 use crate::memory::plain::Plain;
 use crate::options::Durability;
+use crate::overflow::{Alone, Born, Slot};
 use crate::recovery::{self, Policy, RecoveryReport};
 use crate::ring::Layout;
+use crate::sync::Arc;
 use std::path::Path;
 
 /// What a receiver got.
@@ -38,8 +40,9 @@ pub fn capacity(bytes: &[u8]) -> Result<u64, Error> {
 #[derive(Debug)]
 pub struct Life {
     medium: Plain,
-    channel: Channel<Plain>,
-    reading: Reading,
+    channel: channel::Channel<Alone<Plain>>,
+    slot: Slot<Alone<Plain>>,
+    reading: channel::Reading<Alone<Plain>>,
     report: RecoveryReport,
 }
 
@@ -59,18 +62,21 @@ impl Life {
             Ok(recovered) => recovered,
             Err(error) => return Err((error, medium.with(<[u8]>::to_vec))),
         };
-        let (channel, reading, report) = channel::without_thread(
-            medium.clone(),
-            Layout::of_file(capacity),
-            mode_of(durability),
-            None,
-            recovered,
-            Path::new("plain"),
-        );
-        channel.log().sender_joined();
+        let layout = Layout::of_file(capacity);
+        let born = Born::new(medium.clone(), layout, &recovered, None, u64::MAX);
+        let common = Arc::new(Common::new(mode_of(durability)));
+        let chain = crate::overflow::open::created(Alone::new(), born, common, None);
+        let opened = channel::without_threads(chain, recovered.receive_only, Path::new("plain"));
+        let (channel, reading) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Err((error, medium.with(<[u8]>::to_vec))),
+        };
+        let report = recovered.report;
+        channel.common().sender_joined();
         Ok(Life {
             medium,
             channel,
+            slot: Slot::new(),
             reading,
             report,
         })
@@ -87,7 +93,7 @@ impl Life {
 
     /// Gives the position of the message; `None` if it was not sent.
     pub fn send(&self, payload: &[u8]) -> Option<u64> {
-        match self.channel.send(payload, Wait::No) {
+        match self.channel.send(&self.slot, payload, Wait::No) {
             Ok(id) => Some(id.position()),
             Err(SendFailure::Unsynced(error)) => panic!("no sync fails here: {error}"),
             Err(_) => None,
@@ -98,14 +104,14 @@ impl Life {
         let incoming = self.channel.receive(&mut self.reading, Wait::No)?;
         let payload = self.reading.payload.clone();
         Some(match incoming {
-            Incoming::Message(frame) => Got::Message {
-                position: frame.position,
-                tag: self.channel.id(frame.position).tag(),
-                deliveries: frame.deliveries,
+            Incoming::Message(held) => Got::Message {
+                position: held.frame.position,
+                tag: self.channel.id(&held).tag(),
+                deliveries: held.frame.deliveries,
                 payload,
             },
-            Incoming::Damage { position, end } => Got::Damage {
-                position,
+            Incoming::Damage { held, end } => Got::Damage {
+                position: held.frame.position,
                 end,
                 bytes: payload,
             },
@@ -120,7 +126,7 @@ impl Life {
 
     /// The message comes back.
     pub fn give_back(&self, position: u64) {
-        self.channel.log().give_back(position);
+        self.channel.common().give_back(position);
     }
 
     /// Gives damage up.

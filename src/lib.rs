@@ -39,6 +39,7 @@ pub mod models;
 mod open;
 #[cfg(not(all(loom, feature = "models")))]
 mod options;
+mod overflow;
 mod planted;
 #[cfg(not(all(loom, feature = "models")))]
 mod receiver;

@@ -54,6 +54,10 @@ pub struct Options {
     /// Bytes of ring, rounded up to a power of two, at least 64 KiB. `None`: that of the file; for a new
     /// file 16 MiB, or for a bounded channel what its bound asks for.
     pub ring_bytes: Option<u64>,
+    /// A channel without a bound does not grow beyond so many bytes of all its files together, its ring included: then
+    /// a send without room is [`SendErrorKind::Full`](crate::SendErrorKind::Full). `None`: it grows as long as the disk has
+    /// room. A bounded channel never grows.
+    pub max_bytes: Option<u64>,
     /// A name for the type of the messages, at most 255 bytes, kept in the file. A file that has
     /// another one is not opened. `None` is not checked.
     pub schema: Option<String>,
@@ -65,6 +69,7 @@ impl Default for Options {
             durability: Durability::default(),
             truncate_corrupt_tail: true,
             ring_bytes: None,
+            max_bytes: None,
             schema: None,
         }
     }

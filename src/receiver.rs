@@ -1,11 +1,10 @@
 //! The receiving half.
 
-use crate::channel::{Channel, Incoming, Reading};
+use crate::channel::{Channel, Held, Incoming, OnDisk, Reading};
 use crate::codec;
 use crate::delivery::Delivery;
 use crate::durability::Wait;
 use crate::error::{CodecError, Error, RecvError, RecvTimeoutError, TryRecvError};
-use crate::memory::mapped::Mapped;
 use crate::message_id::MessageId;
 use crate::options::{Durability, ReceiverOptions};
 use crate::recovery::RecoveryReport;
@@ -32,8 +31,8 @@ use std::time::{Duration, Instant};
 /// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes
 /// the channel for senders; what is not acknowledged stays for the next life.
 pub struct Receiver<T> {
-    channel: Option<Arc<Channel<Mapped>>>,
-    reading: RefCell<Reading>,
+    channel: Option<Arc<Channel<OnDisk>>>,
+    reading: RefCell<Reading<OnDisk>>,
     /// An error at which an iterator stopped: the next `recv` returns it.
     pending: RefCell<Option<RecvError>>,
     report: RecoveryReport,
@@ -42,8 +41,8 @@ pub struct Receiver<T> {
 
 impl<T> Receiver<T> {
     pub(crate) fn new(
-        channel: Arc<Channel<Mapped>>,
-        reading: Reading,
+        channel: Arc<Channel<OnDisk>>,
+        reading: Reading<OnDisk>,
         report: RecoveryReport,
     ) -> Self {
         Receiver {
@@ -55,7 +54,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    fn channel(&self) -> &Arc<Channel<Mapped>> {
+    fn channel(&self) -> &Arc<Channel<OnDisk>> {
         // Only `close` and `drop` take it, and both have the receiver to themselves.
         self.channel
             .as_ref()
@@ -67,9 +66,9 @@ impl<T> Receiver<T> {
     /// See [`ReceiverOptions`] for an example.
     #[must_use]
     pub fn with_options(self, options: ReceiverOptions) -> Self {
-        let log = self.channel().log();
-        log.set_commit_every(options.commit_every as u64);
-        log.timer.set_commit_delay(options.commit_max_delay);
+        let common = self.channel().common();
+        common.set_commit_every(options.commit_every as u64);
+        common.timer.set_commit_delay(options.commit_max_delay);
         self
     }
 
@@ -131,10 +130,10 @@ impl<T> Receiver<T> {
             return Ok(());
         };
         *self.pending.borrow_mut() = None;
-        channel.log().receiver_left();
+        channel.common().receiver_left();
         match Arc::try_unwrap(channel) {
             Ok(mut channel) => channel.shut(),
-            Err(channel) => Ok(channel.log().check()?),
+            Err(channel) => Ok(channel.common().check()?),
         }
     }
 }
@@ -155,16 +154,16 @@ impl<T: DeserializeOwned> Receiver<T> {
         let channel = self.channel();
         let mut reading = self.reading.borrow_mut();
         Some(match channel.receive(&mut reading, wait)? {
-            Incoming::Message(frame) => match codec::decode(&reading.payload) {
-                Ok(value) => Ok(Delivery::new(value, Arc::clone(channel), frame)),
+            Incoming::Message(held) => match codec::decode(&reading.payload) {
+                Ok(value) => Ok(Delivery::new(value, Arc::clone(channel), held)),
                 Err(cause) => Err(RecvError::Undecodable(Undecodable {
-                    left: Left::new(channel, frame.position, &reading.payload),
-                    deliveries: u32::from(frame.deliveries),
+                    deliveries: u32::from(held.frame.deliveries),
+                    left: Left::new(channel, held, &reading.payload),
                     cause,
                 })),
             },
-            Incoming::Damage { position, end } => {
-                let left = Left::new(channel, position, &reading.payload);
+            Incoming::Damage { held, end } => {
+                let left = Left::new(channel, held, &reading.payload);
                 Err(RecvError::Corrupt(Corrupt { left, end }))
             }
             Incoming::Disconnected => Err(RecvError::Disconnected),
@@ -410,22 +409,22 @@ impl<T: DeserializeOwned> IntoIterator for Receiver<T> {
 
 /// Something in the ring that could not be delivered, and its bytes.
 struct Left {
-    channel: Arc<Channel<Mapped>>,
-    position: u64,
+    channel: Arc<Channel<OnDisk>>,
+    held: Held<OnDisk>,
     bytes: Vec<u8>,
 }
 
 impl Left {
-    fn new(channel: &Arc<Channel<Mapped>>, position: u64, bytes: &[u8]) -> Self {
+    fn new(channel: &Arc<Channel<OnDisk>>, held: Held<OnDisk>, bytes: &[u8]) -> Self {
         Left {
             channel: Arc::clone(channel),
-            position,
+            held,
             bytes: bytes.to_vec(),
         }
     }
 
     fn id(&self) -> MessageId {
-        self.channel.id(self.position)
+        self.channel.id(&self.held)
     }
 
     fn copy_aside(&self) -> Result<PathBuf, Error> {
@@ -505,9 +504,9 @@ impl Undecodable {
     ///
     /// As [`Delivery::ack`].
     pub fn acknowledge(self) -> Result<(), Error> {
-        let log = self.left.channel.log();
-        log.acknowledge(self.left.position);
-        Ok(log.check()?)
+        let channel = &self.left.channel;
+        channel.acknowledge(&self.left.held);
+        Ok(channel.common().check()?)
     }
 
     /// Copies the bytes to a file beside the channel, durably, then acknowledges the message. Gives the path
@@ -553,7 +552,7 @@ impl Corrupt {
     /// Position of the first byte: where the damaged message began, as far as that can be told.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.left.position
+        self.left.held.frame.position
     }
 
     /// The id that a message at this position has.
@@ -574,7 +573,7 @@ impl Corrupt {
     pub fn cause(&self) -> DamageCause {
         self.left
             .channel
-            .damage_cause(self.left.position, &self.left.bytes)
+            .damage_cause(&self.left.held, &self.left.bytes)
     }
 
     /// Gives the place up: its space comes back like that of an acknowledged message.
@@ -583,9 +582,9 @@ impl Corrupt {
     ///
     /// As [`Delivery::ack`].
     pub fn acknowledge(self) -> Result<(), Error> {
-        let log = self.left.channel.log();
-        log.settle(self.left.position, self.end);
-        Ok(log.check()?)
+        let channel = &self.left.channel;
+        channel.settle(&self.left.held, self.end);
+        Ok(channel.common().check()?)
     }
 
     /// Copies the bytes to a file beside the channel, durably, then gives the place up. Gives the path of the
@@ -604,7 +603,7 @@ impl Corrupt {
 
 impl fmt::Display for Corrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, to) = (self.left.position, self.end);
+        let (from, to) = (self.left.held.frame.position, self.end);
         write!(f, "positions {from} to {to} are damaged: {}", self.cause())
     }
 }

@@ -1,15 +1,14 @@
 //! The sending halves.
 
-use crate::channel::Channel;
+use crate::channel::{Channel, OnDisk};
 use crate::codec;
 use crate::durability::{SendFailure, Wait};
 use crate::error::{CodecError, Error, SendError, SendErrorKind, SendTimeoutError, TrySendError};
-use crate::memory::mapped::Mapped;
 use crate::options::Durability;
+use crate::overflow::Slot;
 use crate::sync::Arc;
 use serde::Serialize;
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::OnceLock;
@@ -17,7 +16,8 @@ use std::time::{Duration, Instant};
 
 /// What both halves are made of.
 struct Handle<T> {
-    channel: Arc<Channel<Mapped>>,
+    channel: Arc<Channel<OnDisk>>,
+    slot: Slot<OnDisk>,
     /// Decodes a payload as `T`; a pointer, so that the structs need no bounds.
     check: fn(&[u8]) -> Result<(), CodecError>,
     /// Set when this handle has seen its own bytes decode.
@@ -33,10 +33,11 @@ enum Failed {
 }
 
 impl<T> Handle<T> {
-    fn new(channel: Arc<Channel<Mapped>>, check: fn(&[u8]) -> Result<(), CodecError>) -> Self {
-        channel.log().sender_joined();
+    fn new(channel: Arc<Channel<OnDisk>>, check: fn(&[u8]) -> Result<(), CodecError>) -> Self {
+        channel.common().sender_joined();
         Handle {
             channel,
+            slot: Slot::new(),
             check,
             checked: OnceLock::new(),
             message: PhantomData,
@@ -44,7 +45,7 @@ impl<T> Handle<T> {
     }
 
     fn is_closed(&self) -> bool {
-        self.channel.log().receiver_is_gone()
+        self.channel.common().receiver_is_gone()
     }
 }
 
@@ -60,9 +61,9 @@ impl<T: Serialize> Handle<T> {
             checked.map_err(|e| Failed::Kind(SendErrorKind::Encode(e)))?;
             // Another thread may have set it meanwhile: to the same.
             self.checked.set(()).ok();
-            match self.channel.send(payload, wait) {
+            match self.channel.send(&self.slot, payload, wait) {
                 Ok(_) => Ok(()),
-                Err(SendFailure::Full) => Err(Failed::Full),
+                Err(SendFailure::Full | SendFailure::Sealed) => Err(Failed::Full),
                 Err(SendFailure::Disconnected) => Err(Failed::Kind(SendErrorKind::Disconnected)),
                 Err(SendFailure::TooLarge { len, max }) => {
                     Err(Failed::Kind(SendErrorKind::TooLarge { len, max }))
@@ -77,7 +78,7 @@ impl<T: Serialize> Handle<T> {
         let kind = match self.send(&value, wait) {
             Ok(()) => return Ok(()),
             Err(Failed::Kind(kind)) => kind,
-            Err(Failed::Full) => SendErrorKind::Io(io::ErrorKind::StorageFull.into()),
+            Err(Failed::Full) => SendErrorKind::Full,
         };
         Err(SendError { value, kind })
     }
@@ -91,7 +92,7 @@ impl<T> Clone for Handle<T> {
 
 impl<T> Drop for Handle<T> {
     fn drop(&mut self) {
-        self.channel.log().sender_left();
+        self.channel.common().sender_left();
     }
 }
 
@@ -100,7 +101,7 @@ macro_rules! handle_methods {
     ($name:ident, $open:literal) => {
         impl<T> $name<T> {
             pub(crate) fn new(
-                channel: Arc<Channel<Mapped>>,
+                channel: Arc<Channel<OnDisk>>,
                 check: fn(&[u8]) -> Result<(), CodecError>,
             ) -> Self {
                 $name {
@@ -196,14 +197,18 @@ handle_methods!(
 );
 
 impl<T: Serialize> Sender<T> {
-    /// Sends a message. Never waits for room; under [`Durability::SyncPerSend`] it waits for the disk.
+    /// Sends a message. Never waits for the receiver: when the ring is full the channel goes on in further files, the
+    /// next of which is made in the background; a sender that is faster than that waits for the file. Under
+    /// [`Durability::SyncPerSend`] it waits for the disk.
     ///
     /// When it has returned `Ok`, the message survives what the
     /// [durability](crate::Durability) promises.
     ///
     /// # Errors
     ///
-    /// Each gives the message back; see [`SendErrorKind`]. A full ring is an `Io` of kind `StorageFull`.
+    /// Each gives the message back; see [`SendErrorKind`]. A full disk is an `Io` of kind `StorageFull`; a channel that has
+    /// reached [`Options::max_bytes`](crate::Options::max_bytes) is `Full`. What was sent stays, and sending works again when
+    /// there is room.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

@@ -87,6 +87,7 @@ fn options_are_written_as_literals() {
         },
         truncate_corrupt_tail: false,
         ring_bytes: Some(1),
+        max_bytes: Some(2),
         schema: Some("x".to_owned()),
     };
     assert_ne!(all, o);

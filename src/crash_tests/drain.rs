@@ -131,7 +131,7 @@ impl Drain<'_> {
 /// The next message, whose payload is in the reading of the life.
 fn receive_one(life: &mut Life) -> Option<(MessageId, u8)> {
     match life.channel.receive(&mut life.reading, Wait::No)? {
-        Incoming::Message(frame) => Some((life.channel.id(frame.position), frame.deliveries)),
+        Incoming::Message(held) => Some((life.channel.id(&held), held.frame.deliveries)),
         other => panic!("{other:?}"),
     }
 }

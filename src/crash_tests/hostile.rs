@@ -165,6 +165,9 @@ fn every_bit_of_the_identity_flipped_is_an_error() {
         channel_id: [3; 16],
         codec: 1,
         schema: "orders".to_owned(),
+        number: 0,
+        start: 0,
+        follows: 0,
     };
     let page = identity.encode();
     assert_eq!(Identity::decode(&page), Ok(identity));
@@ -282,6 +285,7 @@ fn lying_fields_with_a_right_checksum_neither_panic_nor_hang_nor_invent() {
                     unacknowledged: pick(&mut rng, stored.unacknowledged),
                     handed_out: pick(&mut rng, 0) as u32,
                     clean: rng.chance(50),
+                    sealed: false,
                 };
                 image[offset..offset + 64].copy_from_slice(&lie.encode());
             }

@@ -21,17 +21,19 @@ mod rot;
 mod timelines;
 mod world;
 
-use crate::channel::{self, Channel, Incoming, Reading};
+use crate::channel::{self, Incoming};
 use crate::durability::timer::PROGRESS;
-use crate::durability::{Mode, SendFailure, Wait};
+use crate::durability::{Common, Mode, SendFailure, Wait};
 use crate::error::Error;
 use crate::format::identity::Identity;
 use crate::memory::simulated::{SECTOR_LEN, Simulated};
 use crate::message_id::MessageId;
+use crate::overflow::{Alone, Born, Slot};
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
 use crate::ring::Layout;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A small deterministic generator (splitmix64).
 #[derive(Debug)]
@@ -63,6 +65,9 @@ fn new_image(capacity: u64, rng: &mut Rng) -> Vec<u8> {
         channel_id: [7; 16],
         codec: 1,
         schema: String::new(),
+        number: 0,
+        start: 0,
+        follows: 0,
     };
     let life = recovery::new_life(0, 1, &mut || Ok([rng.next(), rng.next()])).unwrap();
     let mut image = recovery::new_header(&identity, life);
@@ -94,10 +99,15 @@ enum Got {
     Failed,
 }
 
+/// A channel of one file.
+type Channel = crate::channel::Channel<Alone<Simulated>>;
+type Reading = crate::channel::Reading<Alone<Simulated>>;
+
 /// A channel that is open.
 struct Life {
     medium: Simulated,
-    channel: Channel<Simulated>,
+    channel: Channel,
+    slot: Slot<Alone<Simulated>>,
     reading: Reading,
     report: RecoveryReport,
     /// As recovery found them.
@@ -120,18 +130,19 @@ impl Life {
         let recovered = recover(&medium, capacity, rng)?;
         let (head, tail) = (recovered.head, recovered.tail);
         let layout = Layout::of_file(capacity);
-        let (channel, reading, report) = channel::without_thread(
-            medium.clone(),
-            layout,
-            mode,
-            bound,
-            recovered,
-            Path::new("simulated"),
-        );
-        channel.log().sender_joined();
+        let bound = bound.map_or(u64::MAX, |n| n as u64);
+        let born = Born::new(medium.clone(), layout, &recovered, None, bound);
+        let common = Arc::new(Common::new(mode));
+        let chain = crate::overflow::open::created(Alone::new(), born, common, None);
+        let receive_only = recovered.receive_only;
+        let (channel, reading) =
+            channel::without_threads(chain, receive_only, Path::new("simulated"))?;
+        channel.common().sender_joined();
+        let report = recovered.report;
         Ok(Life {
             medium,
             channel,
+            slot: Slot::new(),
             reading,
             report,
             head,
@@ -144,18 +155,21 @@ impl Life {
     }
 
     fn send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
-        self.channel.send(payload, Wait::No)
+        self.channel.send(&self.slot, payload, Wait::No)
     }
 
     fn receive(&mut self) -> Option<Got> {
         let incoming = self.channel.receive(&mut self.reading, Wait::No)?;
         Some(match incoming {
-            Incoming::Message(frame) => Got::Message {
-                id: self.channel.id(frame.position),
-                deliveries: frame.deliveries,
+            Incoming::Message(held) => Got::Message {
+                id: self.channel.id(&held),
+                deliveries: held.frame.deliveries,
                 payload: self.reading.payload.clone(),
             },
-            Incoming::Damage { position, end } => Got::Damage { position, end },
+            Incoming::Damage { held, end } => Got::Damage {
+                position: held.frame.position,
+                end,
+            },
             Incoming::Disconnected => Got::Disconnected,
             Incoming::Failed(_) => Got::Failed,
         })

@@ -207,7 +207,7 @@ impl Program {
     }
 
     /// A producer claims, or sends.
-    fn claim(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Simulated>) {
+    fn claim(&mut self, world: &Shared, medium: &Simulated, channel: &Channel) {
         let log = channel.log();
         if log.claim_would_wait() {
             return;
@@ -248,12 +248,12 @@ impl Program {
         &mut self,
         world: &Shared,
         medium: &Simulated,
-        channel: &Channel<Simulated>,
+        channel: &Channel,
         (producer, payload): (usize, Vec<u8>),
     ) {
         let ring = channel.log().ring();
         let (from, start) = (medium.moment(), ring.tail());
-        let outcome = channel.send(&payload, Wait::No);
+        let outcome = channel.send(&Slot::new(), &payload, Wait::No);
         let ok = match &outcome {
             Ok(_) => true,
             Err(SendFailure::Unsynced(_)) => false,
@@ -276,7 +276,7 @@ impl Program {
     }
 
     /// A step that syncs, and that no open claim can keep waiting.
-    fn sync(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Simulated>) {
+    fn sync(&mut self, world: &Shared, medium: &Simulated, channel: &Channel) {
         let log = channel.log();
         let open = locked(world).first_open();
         let nobody_claims = open == u64::MAX;
@@ -316,7 +316,7 @@ impl Program {
     }
 
     /// Closes in order: every send returns before that.
-    fn finish(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Simulated>) {
+    fn finish(&mut self, world: &Shared, medium: &Simulated, channel: &Channel) {
         while locked(world).first_open() < u64::MAX {
             let mut world = locked(world);
             if world.rng.chance(80) {

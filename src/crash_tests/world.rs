@@ -47,7 +47,7 @@ pub(super) struct Habits {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) rng: Rng,
-    pub(super) channel: Arc<Channel<Simulated>>,
+    pub(super) channel: Arc<Channel>,
     reading: Reading,
     medium: Simulated,
     pub(super) oracle: Oracle,
@@ -154,7 +154,7 @@ impl World {
         claim: SetAside,
         payload: Vec<u8>,
     ) -> usize {
-        let id = self.channel.id(claim.position);
+        let id = self.channel.id_at(claim.position);
         self.book.give(id);
         let number = self.book.numbers[producer];
         self.book.numbers[producer] += 1;
@@ -239,8 +239,8 @@ impl World {
     pub(super) fn receive(&mut self) {
         let from = self.moment();
         let incoming = self.channel.receive(&mut self.reading, Wait::No);
-        let frame = match incoming {
-            Some(Incoming::Message(frame)) => frame,
+        let held = match incoming {
+            Some(Incoming::Message(held)) => held,
             Some(Incoming::Failed(_)) => {
                 assert!(self.medium.has_failed());
                 return;
@@ -249,7 +249,8 @@ impl World {
             other => panic!("{other:?}"),
         };
         let to = self.moment();
-        let id = self.channel.id(frame.position);
+        let frame = held.frame;
+        let id = self.channel.id(&held);
         let sent = &mut self.oracle.sent;
         let Ok(index) = sent.binary_search_by_key(&id, |s| s.id) else {
             panic!("{id} was never sent");
@@ -309,7 +310,9 @@ impl World {
         let count = self.held.len() as u64;
         if count > 0 {
             let index = self.held.swap_remove(self.rng.below(count) as usize);
-            self.log().give_back(self.oracle.sent[index].position);
+            self.channel
+                .common()
+                .give_back(self.oracle.sent[index].position);
         }
     }
 

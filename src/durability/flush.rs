@@ -1,7 +1,6 @@
 //! `FlushOnly`: checkpoints without syncs, and the pins that need some.
 
 use super::Log;
-use super::timer::PROGRESS;
 use crate::memory::Memory;
 use crate::sync::Ordering;
 use std::io;
@@ -30,7 +29,7 @@ impl<M: Memory> Log<M> {
         }
         if pages.is_pinned() && self.commit() <= head {
             drop(pages);
-            self.timer.flag(PROGRESS);
+            self.flag_progress();
         }
     }
 
@@ -49,7 +48,7 @@ impl<M: Memory> Log<M> {
         }
         self.raise_limit(&pages);
         drop(pages);
-        self.ring.room.notify();
+        self.common.events.room.notify();
         Ok(())
     }
 

@@ -8,27 +8,30 @@
 //!
 //! The rules for the limit (which space may be reused) are in [`pages`].
 
+mod common;
+mod flags;
 mod flush;
+pub(crate) mod keeper;
 mod pages;
 mod receive;
 mod rounds;
+mod seam;
 mod send;
 #[cfg(all(test, feature = "fsync", not(loom)))]
 mod steps;
 pub(crate) mod timer;
 
+pub(crate) use common::Common;
+
 use crate::format::checkpoint::Checkpoint;
 use crate::memory::Memory;
-use crate::planted::planted;
-use crate::ring::wait::Event;
 use crate::ring::{Frame, Ring};
-use crate::sync::{AtomicU32, AtomicU64, CachePadded, Fences, Mutex, MutexGuard, Ordering, weaken};
+use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, weaken};
+use common::{POISONED, SENDERS_GONE};
 use pages::Pages;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io;
 use std::time::{Duration, Instant};
-use timer::Timer;
+use timer::PROGRESS;
 
 /// When sends are synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +67,16 @@ pub(crate) enum SendFailure {
     Io(io::Error),
     /// It may be.
     Unsynced(io::Error),
+    /// The file is sealed: send into the next one. It is not in the channel.
+    Sealed,
 }
 
 /// What a receiver gets from the ring.
 #[derive(Debug)]
 pub(crate) enum Received {
     Message(Frame),
+    /// Everything that the file will ever hold was read: go on in the next one.
+    End,
     Disconnected,
     Failed(io::Error),
 }
@@ -87,28 +94,6 @@ enum Goal {
     Permit(u64),
 }
 
-/// The first I/O error of a sync. It ends the channel.
-#[derive(Clone, Debug)]
-struct Failure {
-    kind: io::ErrorKind,
-    os: Option<i32>,
-    text: String,
-}
-
-impl Failure {
-    fn to_error(&self) -> io::Error {
-        match self.os {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(self.kind, self.text.clone()),
-        }
-    }
-}
-
-/// Bits of the status: each is set once and stays.
-const POISONED: u32 = 1;
-const RECEIVER_GONE: u32 = 2;
-const SENDERS_GONE: u32 = 4;
-
 /// What a caller of the log is to do next.
 enum Turn<'a> {
     Reached,
@@ -117,19 +102,14 @@ enum Turn<'a> {
     Lead(MutexGuard<'a, ()>),
 }
 
-/// A ring with durability: everything of a channel but types, files and recovery.
+/// A ring with durability: everything of one file of a channel but types, the file and recovery.
 #[derive(Debug)]
-pub(crate) struct Log<M> {
+pub(crate) struct Log<M: Memory> {
     ring: Ring<M>,
     mode: Mode,
-    status: AtomicU32,
-    /// Handles that can send.
-    senders: AtomicU64,
-    failure: Mutex<Option<Failure>>,
+    common: Arc<Common>,
     /// All before it is on stable storage.
     commit: CachePadded<AtomicU64>,
-    /// Sends that have returned or are about to, and that no completed sync covers (`Every` only).
-    unsynced: CachePadded<AtomicU64>,
     /// Rounds begun, and the last one that completed.
     begun: AtomicU64,
     completed: AtomicU64,
@@ -138,37 +118,62 @@ pub(crate) struct Log<M> {
     pages: Mutex<Pages>,
     /// The head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
     stored_head: AtomicU64,
-    /// A round ended, or the role of the leader is free.
-    synced: Event,
-    pub(crate) timer: Timer,
-    commit_every: AtomicU64,
-    /// Positions of messages that came back in this life, and how many.
-    returned: Mutex<BinaryHeap<Reverse<u64>>>,
-    returned_count: AtomicU32,
+    /// Something was acknowledged, or committed, that no checkpoint tells yet.
+    stirred: AtomicBool,
+    /// The keeper is told when less than so many bytes are left before the limit; 0: never.
+    ahead: u64,
+    /// The limit for which it was told.
+    told_at: AtomicU64,
+    /// Synced modes: the file before this one, until it is committed up to its end.
+    previous: Mutex<Option<Arc<Log<M>>>>,
+    has_previous: AtomicBool,
+    /// An overflow file: the channel may return to its ring when so much, or less, is behind in it; else 0.
+    return_at: u64,
+}
+
+/// What a log is, besides its ring.
+#[derive(Debug)]
+pub(crate) struct Place<M: Memory> {
+    /// The checkpoints that are in the pages, durable.
+    pub(crate) stored: [Checkpoint; 2],
+    /// The keeper is told when less than so many bytes are left before the limit; 0: never.
+    pub(crate) ahead: u64,
+    /// Synced modes: the file before this one, until it is committed up to its end.
+    pub(crate) previous: Option<Arc<Log<M>>>,
+    /// An overflow file: the channel may return to its ring when so much, or less, is behind in it; else 0.
+    pub(crate) return_at: u64,
 }
 
 impl<M: Memory> Log<M> {
-    /// `stored`: the checkpoint that is in both pages, durable; `newest`: the page with the greater
-    /// generation.
-    pub(crate) fn new(ring: Ring<M>, mode: Mode, stored: [Checkpoint; 2]) -> Self {
+    pub(crate) fn new(ring: Ring<M>, common: Arc<Common>, place: Place<M>) -> Self {
+        let Place {
+            stored,
+            ahead,
+            previous,
+            return_at,
+        } = place;
         let commit = stored[0].commit.max(stored[0].head);
+        let pages = Pages::new(
+            stored,
+            ring.tail(),
+            ring.lives().newest().start,
+            ring.layout().once,
+        );
         Log {
-            mode,
-            status: AtomicU32::new(0),
-            senders: AtomicU64::new(0),
-            failure: Mutex::new(None),
+            mode: common.mode,
             commit: CachePadded(AtomicU64::new(commit)),
-            unsynced: CachePadded(AtomicU64::new(0)),
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             leader: Mutex::new(()),
             stored_head: AtomicU64::new(stored[0].head),
-            pages: Mutex::new(Pages::new(stored, ring.tail(), ring.lives().newest().start)),
-            synced: Event::new(0, Fences::Even),
-            timer: Timer::new(),
-            commit_every: AtomicU64::new(1),
-            returned: Mutex::new(BinaryHeap::new()),
-            returned_count: AtomicU32::new(0),
+            pages: Mutex::new(pages),
+            stirred: AtomicBool::new(false),
+            ahead,
+            told_at: AtomicU64::new(0),
+            has_previous: AtomicBool::new(previous.is_some()),
+            previous: Mutex::new(previous),
+            return_at,
+            common,
             ring,
         }
     }
@@ -177,6 +182,12 @@ impl<M: Memory> Log<M> {
         &self.ring
     }
 
+    #[cfg(any(test, fuzzing, all(loom, feature = "models")))]
+    pub(crate) fn common(&self) -> &Common {
+        &self.common
+    }
+
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn mode(&self) -> Mode {
         self.mode
     }
@@ -185,83 +196,33 @@ impl<M: Memory> Log<M> {
         self.mode != Mode::FlushOnly
     }
 
+    fn has_status(&self, bits: u32) -> bool {
+        self.common.has_status(bits)
+    }
+
     /// All before it is on stable storage.
     pub(crate) fn commit(&self) -> u64 {
         // [O:commit_read] Acquire: E9, pairs with [O:commit]; who sees the commit sees what it covers.
         self.commit.load(weaken!("commit_read", Ordering::Acquire))
     }
 
-    // === Status ===
-
-    fn has_status(&self, bits: u32) -> bool {
-        // [O:status_read] Acquire: E10, pairs with [O:status]; the failure is there, the last send is.
-        self.status.load(weaken!("status_read", Ordering::Acquire)) & bits != 0
+    /// Asks for a checkpoint, when its time has come.
+    fn flag_progress(&self) {
+        self.stir();
+        self.common.timer.flag(PROGRESS);
     }
 
-    fn set_status(&self, bit: u32) {
-        // [O:status] Release: E10, pairs with [O:status_read].
-        self.status
-            .fetch_or(bit, weaken!("status", Ordering::Release));
-        if planted!("end_wakes_nobody") {
-            return;
+    /// The same, if there is a delay that this could start.
+    fn flag_progress_if_delayed(&self) {
+        self.stir();
+        self.common.timer.flag_if_delayed(PROGRESS);
+    }
+
+    fn stir(&self) {
+        // [O:stirred] Relaxed: as the flags of the timer, whose fences order it (E8).
+        if !self.stirred.load(Ordering::Relaxed) {
+            // [O:stirred] Relaxed: as above.
+            self.stirred.store(true, Ordering::Relaxed);
         }
-        self.ring.room.notify();
-        self.ring.readable.notify();
-        self.ring.published.notify();
-        self.synced.notify();
-    }
-
-    pub(crate) fn receiver_left(&self) {
-        self.set_status(RECEIVER_GONE);
-    }
-
-    pub(crate) fn sender_joined(&self) {
-        // [O:sender_joined] Relaxed: whoever clones a handle keeps the count above zero.
-        self.senders.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The last one tells the receiver.
-    pub(crate) fn sender_left(&self) {
-        // [O:sender_left] AcqRel: E10; what the others sent happens before the status that the last one sets.
-        if self
-            .senders
-            .fetch_sub(1, weaken!("sender_left", Ordering::AcqRel))
-            == 1
-        {
-            self.set_status(SENDERS_GONE);
-        }
-    }
-
-    pub(crate) fn receiver_is_gone(&self) -> bool {
-        self.has_status(RECEIVER_GONE)
-    }
-
-    /// Ends the channel. The first error stays.
-    pub(crate) fn poison(&self, error: &io::Error) {
-        self.failure.lock().get_or_insert_with(|| Failure {
-            kind: error.kind(),
-            os: error.raw_os_error(),
-            text: error.to_string(),
-        });
-        self.set_status(POISONED);
-    }
-
-    /// The error that ended the channel, if one did.
-    pub(crate) fn check(&self) -> io::Result<()> {
-        if !self.has_status(POISONED) {
-            return Ok(());
-        }
-        match &*self.failure.lock() {
-            Some(failure) => Err(failure.to_error()),
-            None => Ok(()),
-        }
-    }
-
-    fn check_open(&self) -> Result<(), SendFailure> {
-        if self.has_status(POISONED | RECEIVER_GONE) {
-            self.check().map_err(SendFailure::Io)?;
-            return Err(SendFailure::Disconnected);
-        }
-        Ok(())
     }
 }

@@ -28,6 +28,13 @@ pub(super) struct Pages {
     pub(super) names_commit: bool,
     /// The published prefix was followed up to here, and synced. Not below the head of `recorded`.
     pub(super) scanned: u64,
+    /// The limit is not raised any more: the file is filled once, or is about to be sealed.
+    pub(super) frozen: bool,
+    /// The receiver has come to this file, so the counts of a clean checkpoint would not last.
+    pub(super) entered: bool,
+    /// The pages stay as they are: the file is complete, and the receiver has not come to it; or it is drained, and
+    /// somebody else may write them.
+    pub(super) quiet: bool,
 }
 
 /// The head of a checkpoint behind which recovery would look for frames that must be there.
@@ -49,7 +56,7 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 
 impl Pages {
     /// Both pages are durable as they are, and so is all before `scanned`.
-    pub(super) fn new(stored: [Checkpoint; 2], scanned: u64, start: u64) -> Self {
+    pub(super) fn new(stored: [Checkpoint; 2], scanned: u64, start: u64, frozen: bool) -> Self {
         let newest = usize::from(stored[1].generation > stored[0].generation);
         let pins = [pin_of(&stored[0], start), pin_of(&stored[1], start)];
         Pages {
@@ -62,6 +69,9 @@ impl Pages {
             recorded: stored[newest],
             names_commit: true,
             scanned,
+            frozen,
+            entered: false,
+            quiet: false,
         }
     }
 
@@ -99,7 +109,7 @@ impl Pages {
     }
 
     pub(super) fn is_pinned(&self) -> bool {
-        self.pins != [None; 2] && !planted!("pins_ignored")
+        self.pins != [None; 2] && !self.frozen && !planted!("pins_ignored")
     }
 
     /// The lowest head that recovery could start from.
@@ -131,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_commit_above_the_head_pins_until_both_pages_are_replaced_durably() {
-        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)], 0, 0);
+        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)], 0, 0, false);
         assert!(pages.is_pinned());
         for generation in 3..7 {
             pages.store(checkpoint(generation, 1024, 1024));
@@ -145,7 +155,12 @@ mod tests {
 
     #[test]
     fn a_head_below_the_start_of_the_life_pins_where_it_is() {
-        let mut pages = Pages::new([checkpoint(1, 0, 640), checkpoint(2, 0, 640)], 0, 640);
+        let mut pages = Pages::new(
+            [checkpoint(1, 0, 640), checkpoint(2, 0, 640)],
+            0,
+            640,
+            false,
+        );
         for (head, pinned) in [(256, true), (512, true), (640, false)] {
             for generation in [3, 4] {
                 pages.store(checkpoint(generation, head, head));
@@ -158,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_stored_during_a_sync_may_or_may_not_be_on_disk() {
-        let mut pages = Pages::new([checkpoint(1, 0, 0), checkpoint(2, 0, 0)], 0, 0);
+        let mut pages = Pages::new([checkpoint(1, 0, 0), checkpoint(2, 0, 0)], 0, 0, false);
         pages.store(checkpoint(3, 64, 64));
         pages.sync_begins();
         pages.store(checkpoint(4, 128, 512));

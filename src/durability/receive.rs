@@ -1,20 +1,13 @@
 //! Receiving, acknowledging, and what comes back.
 
-use super::timer::PROGRESS;
 use super::{Log, Mode, POISONED, Received, SENDERS_GONE};
 use crate::memory::Memory;
 use crate::planted::planted;
 use crate::ring::{Reader, Seen};
 use crate::sync::Ordering;
-use std::cmp::Reverse;
 use std::io;
 
 impl<M: Memory> Log<M> {
-    pub(crate) fn set_commit_every(&self, count: u64) {
-        // [O:settings] Relaxed: a setting; no data hangs on it.
-        self.commit_every.store(count.max(1), Ordering::Relaxed);
-    }
-
     /// Reads what may be read now; `None` if there is nothing yet.
     pub(crate) fn try_read(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Received> {
         // Before the look at the ring: what the last sender sent is then in it.
@@ -30,11 +23,11 @@ impl<M: Memory> Log<M> {
         match self.ring.read(reader, visible, buffer) {
             Seen::Message(frame) => Some(Received::Message(frame)),
             Seen::Foreign { position } => Some(self.foreign(position)),
+            Seen::Nothing if self.ring.end() == Some(reader.cursor()) => Some(Received::End),
             Seen::Nothing if !ended => None,
-            Seen::Nothing => Some(match self.check() {
+            Seen::Nothing => Some(match self.common.check() {
                 Err(error) => Received::Failed(error),
-                // What came back before the last sender left: the caller may have looked too early.
-                Ok(()) => self.read_returned(buffer).unwrap_or(Received::Disconnected),
+                Ok(()) => Received::Disconnected,
             }),
         }
     }
@@ -43,45 +36,19 @@ impl<M: Memory> Log<M> {
     /// with the file.
     pub(super) fn foreign(&self, position: u64) -> Received {
         let text = format!("the frame at position {position} was changed from outside the channel");
-        self.poison(&io::Error::new(io::ErrorKind::InvalidData, text));
-        match self.check() {
+        self.common
+            .poison(&io::Error::new(io::ErrorKind::InvalidData, text));
+        match self.common.check() {
             Err(error) => Received::Failed(error),
             Ok(()) => Received::Disconnected,
         }
     }
 
-    /// Reads a message that came back, lowest position first; `None` if there is none.
-    pub(crate) fn read_returned(&self, buffer: &mut Vec<u8>) -> Option<Received> {
-        // [O:returned] Relaxed: a hint, ordered by the fences where somebody sleeps (E8) and by the status where
-        // somebody left (E10); the lock hands the positions over (E12).
-        if self.returned_count.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let position = {
-            let mut returned = self.returned.lock();
-            let Reverse(position) = returned.pop()?;
-            // [O:returned] Relaxed: written under the lock only.
-            self.returned_count
-                .store(returned.len() as u32, Ordering::Relaxed);
-            position
-        };
+    /// Reads a message of this file that came back.
+    pub(crate) fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Received {
         match self.ring.read_again(position, buffer) {
-            Seen::Message(frame) => Some(Received::Message(frame)),
-            _ => Some(self.foreign(position)),
-        }
-    }
-
-    /// A message that was handed out comes back.
-    pub(crate) fn give_back(&self, position: u64) {
-        {
-            let mut returned = self.returned.lock();
-            returned.push(Reverse(position));
-            // [O:returned] Relaxed: written under the lock only.
-            self.returned_count
-                .store(returned.len() as u32, Ordering::Relaxed);
-        }
-        if !planted!("returned_wakes_nobody") {
-            self.ring.readable.notify();
+            Seen::Message(frame) => Received::Message(frame),
+            _ => self.foreign(position),
         }
     }
 
@@ -97,18 +64,19 @@ impl<M: Memory> Log<M> {
 
     fn acknowledged_synced(&self, count: u64) {
         // [O:settings] Relaxed: a setting; no data hangs on it.
-        let every = self.commit_every.load(Ordering::Relaxed);
-        let due = every == 1 || count.is_multiple_of(every);
+        let every = self.common.commit_every.load(Ordering::Relaxed);
+        // Once the receiver has left the file, it may be drained with each acknowledgement.
+        let due = every == 1 || count.is_multiple_of(every) || self.ring.is_passed();
         if due {
-            self.ring.advance();
+            self.advance();
         }
         if !planted!("ack_wakes_nobody") {
-            self.ring.room.notify();
+            self.common.events.room.notify();
         }
         if due {
-            self.timer.flag(PROGRESS);
+            self.flag_progress();
         } else {
-            self.timer.flag_if_delayed(PROGRESS);
+            self.flag_progress_if_delayed();
         }
     }
 
@@ -116,22 +84,24 @@ impl<M: Memory> Log<M> {
     /// checkpoint, which waits for a quarter of the ring.
     fn acknowledged_flushed(&self, position: u64) {
         if self.is_quarter_behind(position) {
-            self.ring.advance();
+            self.advance();
             self.flush_quarter();
+        } else if self.ring.is_passed() {
+            self.advance();
         }
         if !planted!("ack_wakes_nobody") {
-            self.ring.room.notify();
+            self.common.events.room.notify();
         }
-        self.timer.flag_if_delayed(PROGRESS);
+        self.flag_progress_if_delayed();
     }
 
     /// Gives up the damage at `[position, end)`: the head may pass it.
     pub(crate) fn settle(&self, position: u64, end: u64) {
         self.ring.settle(position, end);
-        self.ring.advance();
-        self.ring.room.notify();
+        self.advance();
+        self.common.events.room.notify();
         if self.is_synced_mode() {
-            self.timer.flag(PROGRESS);
+            self.flag_progress();
         }
     }
 }

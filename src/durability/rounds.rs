@@ -19,19 +19,23 @@ impl<M: Memory> Log<M> {
                 let read = weaken!("completed_read", Ordering::Acquire);
                 self.completed.load(read) >= number
             }
-            Goal::Room(needed) => self.ring.limit() >= needed,
+            // A frozen limit is not raised for anybody.
+            Goal::Room(needed) => self.ring.limit() >= needed || self.pages.lock().frozen,
             // [O:unsynced] Relaxed: the compare-exchange that follows decides.
-            Goal::Permit(max_ops) => self.unsynced.load(Ordering::Relaxed) < max_ops,
+            Goal::Permit(max_ops) => {
+                self.common.unsynced.load(Ordering::Relaxed) < max_ops || self.ring.is_sealed()
+            }
         }
     }
 
     /// Waits until the goal is reached, leading rounds where nobody else does.
     pub(super) fn drive(&self, goal: Goal) -> io::Result<()> {
+        self.commit_previous()?;
         loop {
-            let role = match self.synced.wait(None, || self.turn(goal)) {
+            let role = match self.common.events.synced.wait(None, || self.turn(goal)) {
                 Some(Turn::Lead(role)) => role,
                 Some(Turn::Reached) => return Ok(()),
-                Some(Turn::Failed) | None => return self.check(),
+                Some(Turn::Failed) | None => return self.common.check(),
             };
             if matches!(goal, Goal::Commit(_) | Goal::Permit(_)) && !self.would_commit() {
                 // A claim that is not published is in the way: give up the role before waiting for it.
@@ -41,7 +45,7 @@ impl<M: Memory> Log<M> {
                 } else {
                     self.resign(role);
                 }
-                self.ring.published.wait(None, || {
+                self.common.events.published.wait(None, || {
                     let go_on =
                         self.would_commit() || self.reached(goal) || self.has_status(POISONED);
                     go_on.then_some(())
@@ -51,10 +55,10 @@ impl<M: Memory> Log<M> {
             self.round();
             self.resign(role);
             // The commit and the permits are what those who wait for a hole to close look at, too.
-            self.ring.published.notify_behind_fence();
-            self.ring.room.notify_behind_fence();
+            self.common.events.published.notify_behind_fence();
+            self.common.events.room.notify_behind_fence();
             if self.mode == Mode::PerSend {
-                self.ring.readable.notify_behind_fence();
+                self.common.events.readable.notify_behind_fence();
             }
         }
     }
@@ -72,7 +76,7 @@ impl<M: Memory> Log<M> {
         // says after a failed sync is not to be believed.
         let turn = if self.has_status(POISONED) {
             Turn::Failed
-        } else if self.reached(goal) {
+        } else if self.reached(goal) || self.pages.lock().quiet {
             Turn::Reached
         } else {
             return Some(Turn::Lead(role));
@@ -84,7 +88,7 @@ impl<M: Memory> Log<M> {
     /// Gives up the role of the leader; whoever was refused it must be told.
     pub(super) fn resign(&self, role: MutexGuard<'_, ()>) {
         drop(role);
-        self.synced.notify();
+        self.common.events.synced.notify();
     }
 
     /// Where the leader goes on following the published prefix. The lock of the pages keeps what lies
@@ -109,6 +113,8 @@ impl<M: Memory> Log<M> {
         let unwinding = PoisonOnUnwind(self);
         // [O:begun] AcqRel: E11; the acknowledgements of whoever saw the count before this round are in it.
         let number = self.begun.fetch_add(1, weaken!("begun", Ordering::AcqRel)) + 1;
+        // [O:rounds] Relaxed: a count.
+        self.common.rounds.fetch_add(1, Ordering::Relaxed);
         let (target, claims, stored) = {
             let mut pages = self.pages.lock();
             // Before the prefix: a head beyond the target would let the next leader's frames go.
@@ -127,7 +133,7 @@ impl<M: Memory> Log<M> {
                 self.completed(number, target, claims, &stored)
             }
             Ok(()) => self.completed(number, target, claims, &stored),
-            Err(error) => self.poison(&error),
+            Err(error) => self.common.poison(&error),
         }
         std::mem::forget(unwinding);
     }
@@ -143,7 +149,7 @@ impl<M: Memory> Log<M> {
         }
         if let Mode::Every { .. } = self.mode {
             // [O:unsynced] Relaxed: each of these claims took one.
-            self.unsynced.fetch_sub(claims, Ordering::Relaxed);
+            self.common.unsynced.fetch_sub(claims, Ordering::Relaxed);
         }
         let mut pages = self.pages.lock();
         pages.scanned = target;
@@ -156,11 +162,14 @@ impl<M: Memory> Log<M> {
             .store(number, weaken!("completed", Ordering::Release));
         if self.is_synced_mode() && recorded.commit < target {
             // One round more records this commit, if nobody else does.
-            self.timer.flag(PROGRESS);
+            self.flag_progress();
         }
     }
 
     pub(super) fn raise_limit(&self, pages: &Pages) {
+        if pages.frozen {
+            return;
+        }
         let floor = if self.is_synced_mode() {
             planted!(
                 "limit_by_the_live_head",
@@ -173,6 +182,14 @@ impl<M: Memory> Log<M> {
         self.ring.raise_limit(floor + self.ring.capacity());
     }
 
+    /// The messages that are not acknowledged, and of these those that were handed out: for a checkpoint that
+    /// vouches for them.
+    fn counts(&self, head: u64, tail: u64) -> (u64, u64) {
+        // What was counted and turned out to be damaged may be settled before all of it was found.
+        let unacknowledged = self.ring.unacknowledged().min((tail - head) / FRAME_ALIGN);
+        (unacknowledged, self.ring.handed_out().min(unacknowledged))
+    }
+
     /// Stores a checkpoint into the older page. Both `head` and the commit are already true, so early
     /// writeback of the page harms nothing.
     pub(super) fn store_checkpoint(
@@ -182,20 +199,20 @@ impl<M: Memory> Log<M> {
         tail: u64,
         clean: bool,
     ) -> Checkpoint {
+        if pages.quiet {
+            return *pages.newest();
+        }
         let commit = if planted!("commit_before_data") {
             tail
-        } else if clean || pages.names_commit || self.is_synced_mode() {
+        } else if clean || pages.names_commit || pages.frozen || self.is_synced_mode() {
             self.commit().max(head)
         } else {
             head
         };
-        // What was counted and turned out to be damaged may be settled before all of it was found.
-        let (unacknowledged, handed_out) = if clean {
-            let frames_max = (tail - head) / FRAME_ALIGN;
-            let unacknowledged = self.ring.unacknowledged().min(frames_max);
-            (unacknowledged, self.ring.handed_out().min(unacknowledged))
-        } else {
-            (0, 0)
+        let sealed = clean && self.ring.end() == Some(tail);
+        let (unacknowledged, handed_out) = match clean {
+            true => self.counts(head, tail),
+            false => (0, 0),
         };
         let newest = pages.newest();
         let checkpoint = Checkpoint {
@@ -207,6 +224,7 @@ impl<M: Memory> Log<M> {
             unacknowledged,
             handed_out: handed_out.min(u64::from(u32::MAX)) as u32,
             clean,
+            sealed,
         };
         let page = pages.store(checkpoint);
         self.ring
@@ -219,7 +237,7 @@ impl<M: Memory> Log<M> {
 
     /// Returns when all that was sent before the call, by anyone, is on stable storage.
     pub(crate) fn sync_sent(&self) -> io::Result<()> {
-        self.check()?;
+        self.common.check()?;
         self.name_commit();
         self.drive(Goal::Commit(self.ring.tail()))
     }
@@ -239,44 +257,47 @@ impl<M: Memory> Log<M> {
 
     /// Returns when a round that begins after the call is complete.
     pub(super) fn next_round(&self) -> io::Result<()> {
-        self.check()?;
-        if self.ring.advance() {
-            self.ring.room.notify();
+        self.common.check()?;
+        if self.advance() {
+            self.common.events.room.notify();
         }
         // [O:begun] AcqRel: E11; a read-modify-write, so that the round that comes next sees what we did.
         let begun = self.begun.fetch_add(0, weaken!("begun", Ordering::AcqRel));
         self.drive(Goal::Round(begun + 1))
     }
 
-    /// The rounds begun so far.
-    pub(crate) fn rounds(&self) -> u64 {
-        // [O:begun_read] Relaxed: a count, compared with an earlier one.
-        self.begun.load(Ordering::Relaxed)
-    }
-
-    /// What the timer's thread does when its time has come; `flags` tells what for.
+    /// What the timer's thread does for one file when its time has come; `flags` tells what for.
     pub(crate) fn on_timer(&self, flags: u32) -> io::Result<()> {
         if flags & (SENT | HURRY) != 0 {
             self.sync_sent()?;
         }
         if flags & PROGRESS != 0 {
-            if self.ring.advance() {
-                self.ring.room.notify();
-            }
-            if self.is_synced_mode() {
-                // Even if the head did not move: acknowledgements behind it are to last, too.
-                self.sync_progress()?;
-            } else {
-                self.flush_quarter_or_lift()?;
-            }
+            self.record_progress()?;
         }
         Ok(())
+    }
+
+    /// What it does when acknowledgements and commits are to be recorded.
+    fn record_progress(&self) -> io::Result<()> {
+        // [O:stirred] Relaxed: the timer took its flags before, behind a fence (E8).
+        if !self.stirred.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        if self.advance() {
+            self.common.events.room.notify();
+        }
+        if self.is_synced_mode() {
+            // Even if the head did not move: acknowledgements behind it are to last, too.
+            self.sync_progress()
+        } else {
+            self.flush_quarter_or_lift()
+        }
     }
 
     /// Ends the life in order: everything is synced, then a clean checkpoint says so. Nobody else uses the
     /// log any more.
     pub(crate) fn finish(&self) -> io::Result<()> {
-        self.check()?;
+        self.common.check()?;
         // Without real syncs a clean flag could outlive the data it vouches for.
         if !cfg!(feature = "fsync") {
             return Ok(());
@@ -296,7 +317,7 @@ struct PoisonOnUnwind<'a, M: Memory>(&'a Log<M>);
 
 impl<M: Memory> Drop for PoisonOnUnwind<'_, M> {
     fn drop(&mut self) {
-        self.0.poison(&io::Error::other(
+        self.0.common.poison(&io::Error::other(
             "a thread panicked while it synced the channel",
         ));
     }

@@ -1,6 +1,6 @@
 //! Sending: room, permits, and how long a send waits.
 
-use super::timer::{HURRY, PROGRESS, SENT};
+use super::timer::{HURRY, SENT};
 use super::{Goal, Log, Mode, SendFailure, Wait};
 use crate::format::POSITION_MAX;
 use crate::format::frame::payload_crc;
@@ -11,19 +11,33 @@ use crate::sync::Ordering;
 use std::io;
 
 impl<M: Memory> Log<M> {
-    /// Sends a payload: claims, writes, publishes, and makes it as durable as the mode promises.
-    /// Returns its position.
+    /// Sends a payload into this file. Returns its position.
     pub(crate) fn send(&self, payload: &[u8], wait: Wait) -> Result<u64, SendFailure> {
+        let (position, end) = self.publish(payload, wait)?;
+        self.keep(end)?;
+        Ok(position)
+    }
+
+    /// Claims, writes and publishes. Returns where the frame begins and ends.
+    pub(crate) fn publish(&self, payload: &[u8], wait: Wait) -> Result<(u64, u64), SendFailure> {
         let (len, max) = (payload.len() as u64, self.ring.layout().payload_len_max());
         if len > max {
             return Err(SendFailure::TooLarge { len, max });
         }
-        self.check_open()?;
+        self.common.check_open()?;
         let crc = payload_crc(payload);
         let claim = self.claim(len, wait)?;
         let (position, end) = (claim.position(), claim.end());
         claim.publish(payload, crc);
         self.ring.announce(self.mode != Mode::PerSend);
+        if self.ahead > 0 {
+            self.tell_keeper(end);
+        }
+        Ok((position, end))
+    }
+
+    /// Makes what was published up to `end` as durable as the mode promises.
+    pub(crate) fn keep(&self, end: u64) -> Result<(), SendFailure> {
         match self.mode {
             Mode::PerSend => self
                 .drive(Goal::Commit(end))
@@ -31,12 +45,12 @@ impl<M: Memory> Log<M> {
             Mode::FlushOnly => {}
             Mode::Every { max_ops, .. } => {
                 // [O:unsynced] Relaxed: a count that the compare-exchange in `take_permit` bounds.
-                let unsynced = self.unsynced.load(Ordering::Relaxed);
+                let unsynced = self.common.unsynced.load(Ordering::Relaxed);
                 let hurry = if unsynced * 2 >= max_ops { HURRY } else { 0 };
-                self.timer.flag(SENT | hurry);
+                self.common.timer.flag(SENT | hurry);
             }
         }
-        Ok(position)
+        Ok(())
     }
 
     pub(super) fn claim(&self, len: u64, wait: Wait) -> Result<Claim<'_, M>, SendFailure> {
@@ -45,7 +59,8 @@ impl<M: Memory> Log<M> {
             (Some(outcome), _) => outcome,
             (None, Wait::No) => Err(SendFailure::Full),
             (None, Wait::Until(deadline)) => self
-                .ring
+                .common
+                .events
                 .room
                 .wait(deadline, attempt)
                 .unwrap_or(Err(SendFailure::Full)),
@@ -55,12 +70,16 @@ impl<M: Memory> Log<M> {
     /// `None` while there is no room.
     pub(super) fn try_claim(&self, len: u64) -> Result<Option<Claim<'_, M>>, SendFailure> {
         loop {
-            self.check_open()?;
-            self.take_permit().map_err(SendFailure::Io)?;
+            self.common.check_open()?;
+            self.take_permit()?;
             let needed = match self.ring.claim(len) {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(NoRoom::Bound) => None,
                 Err(NoRoom::Space { needed }) => Some(needed),
+                Err(NoRoom::Sealed) => {
+                    self.give_back_permit();
+                    return Err(SendFailure::Sealed);
+                }
             };
             // Whoever waits for room holds no permit: those who hold one publish soon.
             self.give_back_permit();
@@ -79,11 +98,14 @@ impl<M: Memory> Log<M> {
             // Claims end there for ever: after 512 PiB, or where a forged header says so.
             return Err(io::ErrorKind::StorageFull.into());
         }
-        if self.ring.advance() {
-            self.ring.room.notify();
+        if self.pages.lock().frozen {
+            return Ok(false);
+        }
+        if self.advance() {
+            self.common.events.room.notify();
             // On behalf of an acknowledger that found us at it, and of a timer that came too early.
             if self.is_synced_mode() {
-                self.timer.flag(PROGRESS);
+                self.flag_progress();
             }
         }
         if self.ring.limit() < needed && self.ring.head() + self.ring.capacity() >= needed {
@@ -98,19 +120,22 @@ impl<M: Memory> Log<M> {
 
     /// `Every`: one more send may return before it is synced. Waits for the disk while there are
     /// too many.
-    pub(super) fn take_permit(&self) -> io::Result<()> {
+    pub(super) fn take_permit(&self) -> Result<(), SendFailure> {
         let Mode::Every { max_ops, .. } = self.mode else {
             return Ok(());
         };
         loop {
             // [O:unsynced] Relaxed, all: a count; what the sync covered is E9.
-            let unsynced = self.unsynced.load(Ordering::Relaxed);
+            let unsynced = self.common.unsynced.load(Ordering::Relaxed);
             if unsynced >= max_ops && !planted!("permits_ignored") {
-                self.drive(Goal::Permit(max_ops))?;
+                if self.ring.is_sealed() {
+                    return Err(SendFailure::Sealed);
+                }
+                self.drive(Goal::Permit(max_ops)).map_err(SendFailure::Io)?;
                 continue;
             }
             // [O:unsynced] Relaxed, both: as above.
-            let taken = self.unsynced.compare_exchange_weak(
+            let taken = self.common.unsynced.compare_exchange_weak(
                 unsynced,
                 unsynced + 1,
                 Ordering::Relaxed,
@@ -125,9 +150,9 @@ impl<M: Memory> Log<M> {
     pub(super) fn give_back_permit(&self) {
         if let Mode::Every { .. } = self.mode {
             // [O:unsynced] Relaxed: as above; the notifications fence.
-            self.unsynced.fetch_sub(1, Ordering::Relaxed);
-            self.ring.published.notify();
-            self.synced.notify();
+            self.common.unsynced.fetch_sub(1, Ordering::Relaxed);
+            self.common.events.published.notify();
+            self.common.events.synced.notify();
         }
     }
 }

@@ -20,7 +20,7 @@ impl<M: Memory> Log<M> {
 
     /// Claims as a sender does that does not wait; `None` if there is no room.
     pub(crate) fn claim_step(&self, len: u64) -> Result<Option<SetAside>, SendFailure> {
-        self.check_open()?;
+        self.common.check_open()?;
         match self.claim(len, Wait::No) {
             Ok(claim) => Ok(Some(claim.set_aside())),
             Err(SendFailure::Full) => Ok(None),

@@ -3,8 +3,9 @@
 //! It sleeps until a flag is set, then until the flag's time has come. The thread owns no handle: it
 //! keeps no channel open.
 
-use crate::ring::wait::Event;
-use crate::sync::{AtomicU32, AtomicU64, Fences, Ordering, weaken_fence};
+use super::flags::Flags;
+use crate::sync::{AtomicU64, Ordering};
+use std::ops::Deref;
 use std::time::Duration;
 
 /// Something was sent that no sync covers yet.
@@ -21,17 +22,23 @@ pub(crate) const PROGRESS_GRACE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(crate) struct Timer {
-    flags: AtomicU32,
-    event: Event,
+    flags: Flags,
     /// `commit_max_delay` in nanoseconds; 0 is off.
     commit_delay_ns: AtomicU64,
+}
+
+impl Deref for Timer {
+    type Target = Flags;
+
+    fn deref(&self) -> &Flags {
+        &self.flags
+    }
 }
 
 impl Timer {
     pub(crate) fn new() -> Self {
         Timer {
-            flags: AtomicU32::new(0),
-            event: Event::new(0, Fences::Even),
+            flags: Flags::new(),
             commit_delay_ns: AtomicU64::new(0),
         }
     }
@@ -50,42 +57,11 @@ impl Timer {
         }
     }
 
-    /// Sets flags, behind a sequentially consistent fence of the caller, and wakes the thread if that is
-    /// news. What they stand for happened before that fence, so a thread that has just cleared
-    /// them sees it (E8).
-    pub(crate) fn flag(&self, flags: u32) {
-        // [O:flags] Relaxed: the fences order it (E8).
-        if self.flags.load(Ordering::Relaxed) & flags != flags {
-            // [O:flags] Relaxed: as above.
-            self.flags.fetch_or(flags, Ordering::Relaxed);
-            self.event.notify();
-        }
-    }
-
-    /// The same, if there is a delay that the flags could start.
+    /// Sets flags, if there is a delay that they could start.
     pub(crate) fn flag_if_delayed(&self, flags: u32) {
         if self.commit_delay().is_some() {
             self.flag(flags);
         }
-    }
-
-    /// The flags set now.
-    pub(crate) fn flags(&self) -> u32 {
-        // [O:flags] Relaxed: the fences order it (E8).
-        self.flags.load(Ordering::Relaxed)
-    }
-
-    /// Takes flags back, before doing what they ask for.
-    pub(crate) fn take(&self, flags: u32) -> u32 {
-        // [O:flags] Relaxed: the fence below orders it (E8).
-        let taken = self.flags.fetch_and(!flags, Ordering::Relaxed) & flags;
-        // [O:timer_fence] SeqCst: E8, pairs with [O:publish_fence] and [O:notify_fence].
-        weaken_fence!("timer_fence", Fences::Lopsided.rare());
-        taken
-    }
-
-    pub(crate) fn event(&self) -> &Event {
-        &self.event
     }
 }
 
@@ -95,9 +71,9 @@ pub(crate) use thread::run;
 #[cfg(not(all(loom, feature = "models")))]
 mod thread {
     use super::{HURRY, PROGRESS, PROGRESS_GRACE, SENT, STOP};
-    use crate::durability::{Log, Mode};
-    use crate::memory::Memory;
+    use crate::durability::{Common, Mode};
     use crate::planted::planted;
+    use std::io;
     use std::time::{Duration, Instant};
 
     /// When which flags are due.
@@ -123,13 +99,13 @@ mod thread {
         Instant::now().checked_add(delay)
     }
 
-    /// The body of the thread.
-    pub(crate) fn run<M: Memory>(log: &Log<M>) {
-        let max_delay = match log.mode() {
+    /// The body of the thread. `fire` does what the flags ask for.
+    pub(crate) fn run(common: &Common, fire: impl Fn(u32) -> io::Result<()>) {
+        let max_delay = match common.mode() {
             Mode::Every { max_delay, .. } => max_delay,
             Mode::PerSend | Mode::FlushOnly => Duration::ZERO,
         };
-        let timer = &log.timer;
+        let timer = &common.timer;
         let mut known = 0;
         let mut due = Due::default();
         loop {
@@ -148,7 +124,7 @@ mod thread {
             }
             if news & PROGRESS != 0 {
                 due.progress = after(timer.commit_delay().unwrap_or(PROGRESS_GRACE));
-                due.rounds = log.rounds();
+                due.rounds = common.rounds();
             }
             let now = Instant::now();
             let mut ripe = 0;
@@ -157,10 +133,10 @@ mod thread {
                 due.sent = None;
             }
             if due.progress.is_some_and(|at| at <= now) {
-                if timer.commit_delay().is_none() && log.rounds() != due.rounds {
+                if timer.commit_delay().is_none() && common.rounds() != due.rounds {
                     // Senders sync anyway, and take progress along: give them another while.
                     due.progress = after(PROGRESS_GRACE);
-                    due.rounds = log.rounds();
+                    due.rounds = common.rounds();
                 } else {
                     ripe |= PROGRESS;
                     due.progress = None;
@@ -169,7 +145,7 @@ mod thread {
             if ripe != 0 && !planted!("timer_never_fires") {
                 let taken = timer.take(ripe);
                 known &= !ripe;
-                if log.on_timer(taken).is_err() {
+                if fire(taken).is_err() {
                     // The log is poisoned, and everyone who waits knows. There is nothing left to do.
                     timer
                         .event()

@@ -15,6 +15,7 @@ const CRC_AT: usize = FLAGS_AT + 4;
 /// Bytes of a checkpoint: within one sector, so that it lands whole or not at all.
 pub(crate) const CHECKPOINT_LEN: usize = CRC_AT + 4 + 4;
 const FLAG_CLEAN: u32 = 1;
+const FLAG_SEALED: u32 = 2;
 
 const _: () = assert!(CHECKPOINT_LEN == 64);
 const _: () = assert!(CHECKPOINT_LEN as u64 <= super::SECTOR_LEN);
@@ -53,9 +54,22 @@ pub(crate) struct Checkpoint {
     pub(crate) handed_out: u32,
     /// The channel was closed in order: nothing lies behind `tail`.
     pub(crate) clean: bool,
+    /// The file ends at `tail`, and another one follows.
+    pub(crate) sealed: bool,
 }
 
 impl Checkpoint {
+    /// That of a file to which nothing was sent yet.
+    pub(crate) fn at(position: u64, generation: u64) -> Self {
+        Checkpoint {
+            generation,
+            head: position,
+            commit: position,
+            tail: position,
+            ..Checkpoint::default()
+        }
+    }
+
     pub(crate) fn encode(&self) -> [u8; CHECKPOINT_LEN] {
         let mut bytes = [0; CHECKPOINT_LEN];
         put_u64(&mut bytes, GENERATION_AT, self.generation);
@@ -65,11 +79,8 @@ impl Checkpoint {
         put_u64(&mut bytes, BASE_AT, self.base);
         put_u64(&mut bytes, UNACKNOWLEDGED_AT, self.unacknowledged);
         put_u32(&mut bytes, HANDED_OUT_AT, self.handed_out);
-        put_u32(
-            &mut bytes,
-            FLAGS_AT,
-            if self.clean { FLAG_CLEAN } else { 0 },
-        );
+        let flags = u32::from(self.clean) * FLAG_CLEAN + u32::from(self.sealed) * FLAG_SEALED;
+        put_u32(&mut bytes, FLAGS_AT, flags);
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
         put_u32(&mut bytes, CRC_AT, crc);
         bytes
@@ -85,7 +96,7 @@ impl Checkpoint {
             return Err(PageFault::Reserved);
         }
         let flags = get_u32(page, FLAGS_AT);
-        if flags & !FLAG_CLEAN != 0 {
+        if flags & !(FLAG_CLEAN | FLAG_SEALED) != 0 {
             return Err(PageFault::Field("flags"));
         }
         let checkpoint = Checkpoint {
@@ -97,6 +108,7 @@ impl Checkpoint {
             unacknowledged: get_u64(page, UNACKNOWLEDGED_AT),
             handed_out: get_u32(page, HANDED_OUT_AT),
             clean: flags & FLAG_CLEAN != 0,
+            sealed: flags & FLAG_SEALED != 0,
         };
         checkpoint.judge(capacity)?;
         Ok(checkpoint)
@@ -125,6 +137,9 @@ impl Checkpoint {
         }
         if self.commit > self.tail {
             return Err(PageFault::Field("commit"));
+        }
+        if self.sealed && !self.clean {
+            return Err(PageFault::Field("flags"));
         }
         let frames_max = (self.tail - self.head) / (FRAME_ALIGN_MASK + 1);
         if self.unacknowledged > frames_max || u64::from(self.handed_out) > self.unacknowledged {

@@ -19,6 +19,8 @@ pub(crate) const FRAME_HEADER_LEN: u64 = 16;
 pub(crate) const FRAME_ALIGN: u64 = 16;
 /// The length field has 30 bits.
 pub(crate) const PAYLOAD_LEN_MAX: u64 = (1 << 30) - 1;
+/// The longest frame, header included.
+pub(crate) const FRAME_LEN_MAX: u64 = (PAYLOAD_LEN_MAX & !(FRAME_ALIGN - 1)) + FRAME_HEADER_LEN;
 /// Salts have 56 bits. The top one is always set in a salt, never in a position, so a word of zeros
 /// decodes to no position.
 pub(crate) const SALT_MASK: u64 = (1 << 56) - 1;

@@ -1,11 +1,14 @@
 //! The identity page: written once, when the file is made.
 
 use super::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN, PAGE_LEN, PageFault};
+use super::{COUNT_MAX, FRAME_ALIGN_MASK, POSITION_MAX};
 use super::{get_u32, get_u64, is_zero, put_u32, put_u64};
 
 /// As in PNG: a byte with the high bit, the name, and line ends that a text transfer would change.
 pub(crate) const MAGIC: [u8; 8] = *b"\x89WALC\r\n\x1a";
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// The oldest version that is read. Its files are rings: where version 2 has a number, it has zeros.
+const VERSION_MIN: u32 = 1;
 pub(crate) const SCHEMA_LEN_MAX: usize = 255;
 
 const MAGIC_AT: usize = 0;
@@ -16,10 +19,15 @@ const CHANNEL_ID_AT: usize = CAPACITY_AT + 8;
 const CODEC_AT: usize = CHANNEL_ID_AT + 16;
 const SCHEMA_LEN_AT: usize = CODEC_AT + 4;
 const SCHEMA_AT: usize = SCHEMA_LEN_AT + 1;
-const RESERVED_AT: usize = SCHEMA_AT + SCHEMA_LEN_MAX;
+/// Fills up to a multiple of 8.
+const GAP_AT: usize = SCHEMA_AT + SCHEMA_LEN_MAX;
+const NUMBER_AT: usize = GAP_AT + 4;
+const START_AT: usize = NUMBER_AT + 8;
+const FOLLOWS_AT: usize = START_AT + 8;
+const RESERVED_AT: usize = FOLLOWS_AT + 8;
 const CRC_AT: usize = PAGE_LEN as usize - 4;
 
-const _: () = assert!(RESERVED_AT == 300, "docs/format.md");
+const _: () = assert!(GAP_AT == 300 && RESERVED_AT == 328, "docs/format.md");
 
 /// As `docs/format.md` has them.
 #[cfg(test)]
@@ -32,6 +40,10 @@ pub(super) const FIELDS: &[(&str, usize)] = &[
     ("codec", CODEC_AT),
     ("length of the schema", SCHEMA_LEN_AT),
     ("schema", SCHEMA_AT),
+    ("reserved", GAP_AT),
+    ("number", NUMBER_AT),
+    ("start", START_AT),
+    ("follows", FOLLOWS_AT),
     ("reserved", RESERVED_AT),
     ("CRC-32", CRC_AT),
 ];
@@ -44,9 +56,20 @@ pub(crate) struct Identity {
     pub(crate) codec: u32,
     /// Empty where none was given.
     pub(crate) schema: String,
+    /// Of an overflow file, from 1; 0 is the ring.
+    pub(crate) number: u64,
+    /// Position of the first frame of an overflow file, at offset 0: a multiple of the capacity.
+    pub(crate) start: u64,
+    /// Where the file before it ends.
+    pub(crate) follows: u64,
 }
 
 impl Identity {
+    /// Position behind the last frame of an overflow file; the ring has no such end.
+    pub(crate) fn end(&self) -> Option<u64> {
+        (self.number > 0).then_some(self.start + self.capacity)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut page = vec![0; PAGE_LEN as usize];
         page[MAGIC_AT..MAGIC_AT + 8].copy_from_slice(&MAGIC);
@@ -58,6 +81,9 @@ impl Identity {
         let schema = self.schema.as_bytes();
         page[SCHEMA_LEN_AT] = schema.len() as u8;
         page[SCHEMA_AT..SCHEMA_AT + schema.len()].copy_from_slice(schema);
+        put_u64(&mut page, NUMBER_AT, self.number);
+        put_u64(&mut page, START_AT, self.start);
+        put_u64(&mut page, FOLLOWS_AT, self.follows);
         let crc = crc32fast::hash(&page[..CRC_AT]);
         put_u32(&mut page, CRC_AT, crc);
         page
@@ -76,7 +102,7 @@ impl Identity {
         if !sound {
             return Err(PageFault::Checksum);
         }
-        if version != FORMAT_VERSION {
+        if !(VERSION_MIN..=FORMAT_VERSION).contains(&version) {
             return Err(PageFault::Version(version));
         }
         if u64::from(get_u32(page, HEADER_LEN_AT)) != HEADER_LEN {
@@ -89,8 +115,23 @@ impl Identity {
         let schema_len = usize::from(page[SCHEMA_LEN_AT]);
         let schema = std::str::from_utf8(&page[SCHEMA_AT..SCHEMA_AT + schema_len])
             .map_err(|_| PageFault::Field("schema"))?;
-        if !is_zero(&page[SCHEMA_AT + schema_len..CRC_AT]) {
+        if !is_zero(&page[SCHEMA_AT + schema_len..NUMBER_AT])
+            || !is_zero(&page[RESERVED_AT..CRC_AT])
+        {
             return Err(PageFault::Reserved);
+        }
+        let number = get_u64(page, NUMBER_AT);
+        let start = get_u64(page, START_AT);
+        let follows = get_u64(page, FOLLOWS_AT);
+        if number >= COUNT_MAX || (version == 1 && number > 0) {
+            return Err(PageFault::Field("number"));
+        }
+        let is_ring = number == 0;
+        if start & (capacity - 1) != 0 || start >= POSITION_MAX || (is_ring && start > 0) {
+            return Err(PageFault::Field("start"));
+        }
+        if follows > start || follows & FRAME_ALIGN_MASK != 0 || start - follows >= capacity {
+            return Err(PageFault::Field("follows"));
         }
         let mut channel_id = [0; 16];
         channel_id.copy_from_slice(&page[CHANNEL_ID_AT..CHANNEL_ID_AT + 16]);
@@ -99,6 +140,9 @@ impl Identity {
             channel_id,
             codec: get_u32(page, CODEC_AT),
             schema: schema.to_owned(),
+            number,
+            start,
+            follows,
         })
     }
 }

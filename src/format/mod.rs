@@ -56,7 +56,7 @@ pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
 }
 
 /// Whether all bytes are zero.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     const ZEROS: [u8; 512] = [0; 512];
     bytes
         .chunks(ZEROS.len())

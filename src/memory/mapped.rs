@@ -4,8 +4,10 @@
 
 use super::{Medium, Memory, WORD_LEN};
 use crate::file::LockedFile;
-use crate::sync::Ordering;
+use crate::planted::planted;
+use crate::sync::{Arc, Ordering};
 use memmap2::MmapRaw;
+use rustix::io::Errno;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
@@ -19,12 +21,12 @@ const PAGE_LEN: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Mapped {
     map: MmapRaw,
-    file: LockedFile,
+    file: Arc<LockedFile>,
 }
 
 impl Mapped {
     /// Maps the first `len` bytes, which the file has and which are allocated on disk.
-    pub(crate) fn new(file: LockedFile, len: u64, small_folios: bool) -> io::Result<Self> {
+    pub(crate) fn new(file: Arc<LockedFile>, len: u64, small_folios: bool) -> io::Result<Self> {
         let bytes = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let map = memmap2::MmapOptions::new()
             .len(bytes)
@@ -35,6 +37,19 @@ impl Mapped {
             map.advise(memmap2::Advice::Random).ok();
         }
         Ok(Mapped { map, file })
+    }
+
+    /// Makes all pages ready to be stored in, so that no store has to wait for one; and finds out now if the disk has no
+    /// room for them.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        match self.map.advise(memmap2::Advice::PopulateWrite) {
+            // Where a store would end the process.
+            Err(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            // A kernel that does not know it.
+            _ => Ok(()),
+        }
     }
 
     /// The word as an atomic.
@@ -114,11 +129,19 @@ impl Memory for Mapped {
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    fn sync_words(&self, word: u64, count: u64) -> io::Result<()> {
+        if !cfg!(feature = "fsync") || planted!("file_not_synced") {
+            return Ok(());
+        }
+        let (offset, len) = ((word * WORD_LEN) as usize, (count * WORD_LEN) as usize);
+        self.map.flush_range(offset, len)
+    }
 }
 
 impl Medium for Mapped {
     fn len(&self) -> io::Result<u64> {
-        Medium::len(&self.file)
+        Medium::len(&*self.file)
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {

@@ -27,7 +27,7 @@ use std::io;
 /// Shared 8-byte words. Values are little-endian in the bytes behind them.
 ///
 /// Every method checks its bounds, in release builds too, and panics beyond them.
-pub(crate) trait Memory: Send + Sync + 'static {
+pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
     /// Loads a word atomically.
     fn load(&self, word: u64, order: Ordering) -> u64;
 
@@ -56,6 +56,9 @@ pub(crate) trait Memory: Send + Sync + 'static {
 
     /// Returns when every store and copy that happened before the call is on stable storage.
     fn sync(&self) -> io::Result<()>;
+
+    /// The same for stores to these words alone; others may, or may not, become durable with them.
+    fn sync_words(&self, word: u64, count: u64) -> io::Result<()>;
 }
 
 /// The same bytes as a file, for a single thread that does not trust them: recovery, and the

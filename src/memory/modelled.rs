@@ -153,6 +153,11 @@ impl Memory for Modelled {
         }
     }
 
+    /// All of it: more than is promised.
+    fn sync_words(&self, _: u64, _: u64) -> io::Result<()> {
+        self.sync()
+    }
+
     /// Word by word: the stores of other threads fall on either side, as they do on a disk.
     fn sync(&self) -> io::Result<()> {
         let number = self.syncs.fetch_add(1, PLAIN);

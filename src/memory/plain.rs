@@ -55,6 +55,10 @@ impl Memory for Plain {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn sync_words(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Medium for Plain {

@@ -413,6 +413,10 @@ impl Memory for Simulated {
     fn sync(&self) -> io::Result<()> {
         self.flush()
     }
+
+    fn sync_words(&self, _: u64, _: u64) -> io::Result<()> {
+        self.flush()
+    }
 }
 
 impl Medium for Simulated {

@@ -26,6 +26,15 @@ use crate::memory::Medium;
 use crate::planted::planted;
 use std::io;
 
+/// Where a file ends, as far as others tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds {
+    /// No frame ends behind it.
+    pub(crate) end: Option<u64>,
+    /// The next file was used: this one has no more to come, and what is missing before the end is a hole.
+    pub(crate) sealed: bool,
+}
+
 /// What recovery is allowed and asked to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
@@ -189,26 +198,95 @@ fn read_header(medium: &dyn Medium, capacity: u64) -> Result<Header, Error> {
     })
 }
 
-/// Brings a file whose identity was read back to life.
+/// A file that was judged, and not changed.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    header: Header,
+    findings: scan::Findings,
+    bounds: Bounds,
+}
+
+/// Judges a file whose identity was read.
+pub(crate) fn judge(medium: &dyn Medium, capacity: u64, bounds: Bounds) -> Result<Judged, Error> {
+    let header = read_header(medium, capacity)?;
+    let checkpoint = &header.checkpoint;
+    // A clean checkpoint of a file to which more was sent later does not outlive the next open.
+    let whole = !bounds.sealed || bounds.end == Some(checkpoint.tail);
+    let findings = if checkpoint.clean && whole {
+        scan::Findings::of_clean(checkpoint)
+    } else {
+        scan::scan(medium, &header.lives, checkpoint, capacity, bounds)?
+    };
+    Ok(Judged {
+        header,
+        findings,
+        bounds,
+    })
+}
+
+impl Judged {
+    pub(crate) fn tail(&self) -> u64 {
+        self.findings.tail
+    }
+
+    /// Whether nothing was ever claimed in it, as far as anybody can tell.
+    pub(crate) fn is_unused(&self) -> bool {
+        let findings = &self.findings;
+        self.header.lives.oldest_start() == Some(findings.tail)
+            && findings.head == findings.tail
+            && findings.first_torn().is_none()
+            && findings.damage.is_empty()
+    }
+
+    /// An error if the policy does not accept what was found.
+    pub(crate) fn check(&self, policy: Policy) -> Result<(), Error> {
+        if !policy.accept_torn
+            && let Some(position) = self.findings.first_torn()
+        {
+            let reason = "the tail is torn or unfinished, and the options refuse that".to_owned();
+            return Err(Error::Corrupt { position, reason });
+        }
+        Ok(())
+    }
+
+    /// Brings the file back to life.
+    pub(crate) fn repair(
+        self,
+        medium: &dyn Medium,
+        entropy: Entropy<'_>,
+    ) -> Result<Recovered, Error> {
+        repair::repair(medium, self.header, self.findings, self.bounds, entropy)
+    }
+}
+
+/// Judges and repairs a ring that no other file follows.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn recover(
     medium: &dyn Medium,
     capacity: u64,
     policy: Policy,
     entropy: Entropy<'_>,
 ) -> Result<Recovered, Error> {
+    let judged = judge(medium, capacity, Bounds::default())?;
+    judged.check(policy)?;
+    judged.repair(medium, entropy)
+}
+
+/// Lets a drained ring begin anew at `position`, behind all that was ever sent.
+pub(crate) fn restart(
+    medium: &dyn Medium,
+    capacity: u64,
+    position: u64,
+    entropy: Entropy<'_>,
+) -> Result<Recovered, Error> {
     let header = read_header(medium, capacity)?;
-    let findings = if header.checkpoint.clean {
-        scan::Findings::of_clean(&header.checkpoint)
-    } else {
-        scan::scan(medium, &header.lives, &header.checkpoint, capacity)?
-    };
-    if !policy.accept_torn
-        && let Some(position) = findings.first_torn()
-    {
-        let reason = "the tail is torn or unfinished, and the options refuse that".to_owned();
-        return Err(Error::Corrupt { position, reason });
-    }
-    repair::repair(medium, header, findings, entropy)
+    let findings = scan::Findings::empty_at(position);
+    repair::restart(medium, header, findings, entropy)
+}
+
+/// What the newest checkpoint of a file says.
+pub(crate) fn newest_checkpoint(medium: &dyn Medium, capacity: u64) -> Result<Checkpoint, Error> {
+    Ok(read_header(medium, capacity)?.checkpoint)
 }
 
 /// A life that begins at `start`, after the life `number - 1`.
@@ -234,11 +312,10 @@ pub(crate) fn new_header(identity: &Identity, life: Life) -> Vec<u8> {
         put(offset, &Lives::first(life).encode());
     }
     for (generation, offset) in CHECKPOINT_OFFSETS.into_iter().enumerate() {
-        let checkpoint = Checkpoint {
-            generation: generation as u64 + 1,
-            ..Checkpoint::default()
-        };
-        put(offset, &checkpoint.encode());
+        put(
+            offset,
+            &Checkpoint::at(identity.start, generation as u64 + 1).encode(),
+        );
     }
     header
 }

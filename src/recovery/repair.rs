@@ -17,7 +17,7 @@
 use super::report::{DamagedFrame, RecoveryReport};
 use super::scan::{Findings, Pieces};
 use super::window::is_bad_block;
-use super::{Entropy, Header, Recovered, new_life};
+use super::{Bounds, Entropy, Header, Recovered, new_life};
 use crate::error::Error;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, Kind};
@@ -34,6 +34,37 @@ pub(super) fn repair(
     medium: &dyn Medium,
     header: Header,
     findings: Findings,
+    bounds: Bounds,
+    entropy: Entropy<'_>,
+) -> Result<Recovered, Error> {
+    write(medium, header, findings, bounds, false, entropy)
+}
+
+/// Checkpoints first, as where the table is full: a table whose life begins behind the head of a checkpoint would let
+/// recovery take what lies between for something that was lost.
+pub(super) fn restart(
+    medium: &dyn Medium,
+    header: Header,
+    findings: Findings,
+    entropy: Entropy<'_>,
+) -> Result<Recovered, Error> {
+    let heads_first = !planted!("ring_begun_by_its_table");
+    write(
+        medium,
+        header,
+        findings,
+        Bounds::default(),
+        heads_first,
+        entropy,
+    )
+}
+
+fn write(
+    medium: &dyn Medium,
+    header: Header,
+    findings: Findings,
+    bounds: Bounds,
+    heads_first: bool,
     entropy: Entropy<'_>,
 ) -> Result<Recovered, Error> {
     let report = report_of(&header, &findings);
@@ -62,7 +93,7 @@ pub(super) fn repair(
     let mut receive_only = !table.push(life);
     let mut fewer = lives.clone();
     fewer.prune(head, tail);
-    let heads_first = receive_only && fewer.push(life);
+    let heads_first = (heads_first || receive_only) && fewer.push(life);
     if heads_first {
         (table, receive_only) = (fewer, false);
     }
@@ -120,7 +151,11 @@ pub(super) fn repair(
             medium.sync_written()?;
         }
     }
-    if receive_only && tail < head + capacity && !planted!("torn_header_not_erased") {
+    if receive_only
+        && !bounds.sealed
+        && tail < head + capacity
+        && !planted!("torn_header_not_erased")
+    {
         // Without a salt of its own the life would take a torn frame at its tail for one that was sent.
         write_header(medium, capacity, tail, &[0; 16])?;
     }

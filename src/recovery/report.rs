@@ -1,5 +1,6 @@
 //! What recovery tells.
 
+use crate::format::checkpoint::Checkpoint;
 use std::fmt;
 
 /// A place in the ring whose content is not what was sent.
@@ -92,6 +93,36 @@ impl RecoveryReport {
         }
     }
 
+    /// Of a chain of which nothing was looked at yet.
+    pub(crate) fn clean() -> Self {
+        RecoveryReport {
+            clean: true,
+            ..RecoveryReport::default()
+        }
+    }
+
+    /// Adds what was found in one file of a chain.
+    pub(crate) fn add(&mut self, file: &RecoveryReport, number: u64) {
+        self.clean &= file.clean;
+        self.kept += file.kept;
+        self.redelivered += file.redelivered;
+        self.stepped_over += file.stepped_over;
+        self.damaged.extend_from_slice(&file.damaged);
+        for (offset, fault) in &file.header_faults {
+            let fault = match number {
+                0 => fault.clone(),
+                _ => format!("overflow file {number}: {fault}"),
+            };
+            self.header_faults.push((*offset, fault));
+        }
+    }
+
+    /// Adds a complete file, which was not scanned.
+    pub(crate) fn add_complete(&mut self, checkpoint: &Checkpoint) {
+        self.kept += checkpoint.unacknowledged;
+        self.redelivered += u64::from(checkpoint.handed_out);
+    }
+
     /// Whether the file was made by this open.
     #[must_use]
     pub fn is_created(&self) -> bool {
@@ -132,7 +163,7 @@ impl RecoveryReport {
         &self.damaged
     }
 
-    /// Header copies that were invalid, by their offset in the file, and why. The other copy was used, and
+    /// Header copies that were invalid, by their offset in the file, and why; for an overflow file that begins with which. The other copy was used, and
     /// both are valid again.
     #[must_use]
     pub fn header_faults(&self) -> &[(u64, String)] {

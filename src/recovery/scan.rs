@@ -4,6 +4,7 @@
 //! at a time, for the next valid frame, up to one capacity behind the head. A valid frame is never
 //! passed over.
 
+use super::Bounds;
 use super::verdict::{Evidence, Verdict, judge};
 use super::window::Window;
 use crate::error::Error;
@@ -11,7 +12,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, Kind, State, Word1};
 use crate::format::get_u64;
 use crate::format::incarnations::Lives;
-use crate::format::{PAGE_LEN, POSITION_MAX};
+use crate::format::{PAGE_LEN, POSITION_MAX, is_zero};
 use crate::memory::Medium;
 use crate::planted::planted;
 use std::io;
@@ -113,6 +114,22 @@ impl Scanner<'_> {
         Ok(())
     }
 
+    /// Bytes of whole pages from `position` on, before `stop`, that hold nothing but zeros. Stops where a window ends.
+    fn zero_pages(&mut self, position: u64, stop: u64) -> io::Result<u64> {
+        let mut zeros = 0;
+        while position + zeros + PAGE_LEN <= stop {
+            let page = self.window.at(self.medium, position + zeros, PAGE_LEN)?;
+            if page.len() as u64 != PAGE_LEN || !is_zero(page) {
+                break;
+            }
+            if self.window.is_unreadable(position + zeros) {
+                break;
+            }
+            zeros += PAGE_LEN;
+        }
+        Ok(zeros)
+    }
+
     /// Ends a scan that verifies far more than any channel wrote.
     fn check_verified(&self, position: u64) -> Result<(), Error> {
         if self.verified <= VERIFIED_RINGS_MAX * self.capacity || planted!("endless_verification") {
@@ -158,10 +175,11 @@ impl Iterator for Pieces<'_> {
         }
         let to_end = self.capacity - (self.at & (self.capacity - 1));
         let life_end = self.lives.end_at(self.at).unwrap_or(u64::MAX);
-        let longest = (frame::PAYLOAD_LEN_MAX & !(FRAME_ALIGN - 1)) + FRAME_HEADER_LEN;
         let piece = (
             self.at,
-            self.end.min(self.at + to_end.min(longest)).min(life_end),
+            self.end
+                .min(self.at + to_end.min(frame::FRAME_LEN_MAX))
+                .min(life_end),
         );
         self.at = piece.1;
         Some(piece)
@@ -193,6 +211,17 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    /// Nothing is there.
+    pub(super) fn empty_at(position: u64) -> Self {
+        Findings {
+            clean: true,
+            head: position,
+            tail: position,
+            commit: position,
+            ..Findings::default()
+        }
+    }
+
     pub(super) fn of_clean(checkpoint: &Checkpoint) -> Self {
         Findings {
             clean: true,
@@ -221,6 +250,7 @@ pub(super) fn scan(
     lives: &Lives,
     checkpoint: &Checkpoint,
     capacity: u64,
+    bounds: Bounds,
 ) -> Result<Findings, Error> {
     let mut window = Window::new(capacity);
     let mut scanner = Scanner {
@@ -232,7 +262,10 @@ pub(super) fn scan(
     };
     // The start of the newest life tells nothing of what is durable before it: a crash can leave the table of a
     // life that never began, and after a failed sync what it began behind may have been in the cache alone.
-    let start = lives.newest().start;
+    // The end of a sealed file is as good as the start of a life.
+    let end = bounds.end.unwrap_or(u64::MAX);
+    let sealed = if bounds.sealed { end } else { 0 };
+    let start = lives.newest().start.min(end).max(sealed);
     let durable = planted!("start_of_life_a_commit", start, 0);
     let commit = checkpoint.commit.max(checkpoint.head).max(durable);
     // Space is reused only when it is acknowledged: a frame that ends at E, or a life that begins there,
@@ -243,23 +276,37 @@ pub(super) fn scan(
     } else {
         checkpoint.head
     };
-    let (findings, ahead) = pass(&mut scanner, head, commit, reused)?;
+    let range = Range { head, start, end };
+    let (findings, ahead) = pass(&mut scanner, range, commit, reused)?;
     match ahead {
         Some(_) if planted!("laps_not_followed") => Ok(findings),
-        Some(end) => Ok(pass(&mut scanner, end - capacity, commit, true)?.0),
+        Some(behind) => {
+            let head = behind - capacity;
+            Ok(pass(&mut scanner, Range { head, ..range }, commit, true)?.0)
+        }
         None => Ok(findings),
     }
 }
 
-/// One pass over `[head, head + capacity)`. Gives the findings, and the end of the furthest frame that is
+/// What is scanned.
+#[derive(Clone, Copy)]
+struct Range {
+    head: u64,
+    /// The tail is not before it.
+    start: u64,
+    /// No frame ends behind it.
+    end: u64,
+}
+
+/// One pass over `[head, head + capacity)`, not beyond the end. Gives the findings, and the end of the furthest frame that is
 /// laps ahead, if there is one.
 fn pass(
     scanner: &mut Scanner<'_>,
-    head: u64,
+    Range { head, start, end }: Range,
     commit: u64,
     reused: bool,
 ) -> Result<(Findings, Option<u64>), Error> {
-    let stop = head + scanner.capacity;
+    let stop = end.min(head + scanner.capacity);
     let mut found = Findings {
         head,
         commit,
@@ -318,7 +365,6 @@ fn pass(
         let next = gap.next;
         // Frames below the commit were there, whether any of them can still be read or not; and the tail does not
         // return to where it was before the newest life.
-        let start = scanner.lives.newest().start;
         let end = next.unwrap_or(at.max(commit.max(start).min(stop)));
         let evidence = Evidence {
             below_commit: at < commit && !planted!("damage_taken_for_a_tear"),
@@ -411,6 +457,10 @@ fn look_on(
         }
         *furthest = (*furthest).max(scanner.lap_ahead(at, stop)?);
         at += FRAME_ALIGN;
+        // Zeros name no position, of any lap; what cannot be read shows as zeros, and is to be told.
+        if at < stop && at & (PAGE_LEN - 1) == 0 && !scanner.window.is_unreadable(at) {
+            at += scanner.zero_pages(at, stop)?;
+        }
     }
     Ok(Gap { next: None, named })
 }

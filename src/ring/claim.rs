@@ -14,6 +14,8 @@ pub(crate) enum NoRoom {
     Bound,
     /// The frame ends beyond the limit: `needed` is where.
     Space { needed: u64 },
+    /// There is another file behind this one, which is sealed now.
+    Sealed,
 }
 
 /// Words that belong to one producer, until it publishes. Dropped before, the claim is abandoned:
@@ -43,12 +45,19 @@ impl<M: Memory> Ring<M> {
             // The limit after the tail would allow what the limit before it forbids; both only grow,
             // so either order is safe, and a stale limit only refuses too much.
             // [O:limit_claim] Acquire: E4, pairs with [O:limit]; the words up to it are ours to write.
-            let limit = self.limit.load(weaken!("limit_claim", Ordering::Acquire));
+            let limit = self
+                .limit
+                .limit
+                .load(weaken!("limit_claim", Ordering::Acquire));
             let padding = self.layout.padding(tail, size);
             let end = tail + padding + size;
             if (end > limit && !planted!("limit_ignored")) || end >= POSITION_MAX {
                 if admitted {
                     self.give_back_admission();
+                }
+                if self.end().is_some() {
+                    self.seal();
+                    return Err(NoRoom::Sealed);
                 }
                 return Err(NoRoom::Space { needed: end });
             }
@@ -78,6 +87,41 @@ impl<M: Memory> Ring<M> {
                 Err(now) => tail = now,
             }
         }
+    }
+
+    /// Claims all that is left before the end, as padding, if nobody has. The next file is linked.
+    pub(crate) fn seal(&self) {
+        // [O:end_seal] Acquire: E13, pairs with [O:end]; the words up to the end are ours to write.
+        let end = self.limit.end.load(weaken!("end_seal", Ordering::Acquire));
+        // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true.
+        let mut tail = self.front.tail.load(Ordering::Relaxed);
+        while tail < end && end != u64::MAX {
+            // [O:tail] Relaxed, both: as in `claim`.
+            match self.front.tail.compare_exchange_weak(
+                tail,
+                end,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return self.fill(tail, end),
+                Err(now) => tail = now,
+            }
+        }
+    }
+
+    /// Publishes padding over words that the caller claimed.
+    fn fill(&self, from: u64, to: u64) {
+        let mut at = from;
+        while at < to {
+            let piece = self
+                .layout
+                .bytes_to_end(at)
+                .min(to - at)
+                .min(frame::FRAME_LEN_MAX);
+            self.publish_filler(Kind::Padding, at, piece);
+            at += piece;
+        }
+        self.announce(true);
     }
 
     /// Counts one message more, if the bound allows.
@@ -115,7 +159,7 @@ impl<M: Memory> Ring<M> {
         self.front.admitted.fetch_sub(1, Ordering::Relaxed);
         // Another sender may have been refused because of us.
         if self.bound != u64::MAX {
-            self.room.notify();
+            self.events.room.notify();
         }
     }
 
@@ -208,9 +252,9 @@ impl<M: Memory> Ring<M> {
         // for waiters behind. One fence for both events, and for the timer's flags.
         weaken_fence!("publish_fence", Fences::Lopsided.frequent());
         if readable && !planted!("send_wakes_nobody") {
-            self.readable.notify_behind_fence();
+            self.events.readable.notify_behind_fence();
         }
-        self.published.notify_behind_fence();
+        self.events.published.notify_behind_fence();
     }
 }
 

@@ -37,9 +37,9 @@ pub(crate) use read::{Frame, Reader, Seen};
 
 use crate::format::incarnations::{Life, Lives};
 use crate::memory::Memory;
-use crate::sync::{AtomicU32, AtomicU64, CachePadded, Fences, Mutex, Ordering, SPINS};
+use crate::sync::{Arc, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
 use std::collections::BTreeSet;
-use wait::Event;
+use wait::Events;
 
 /// Where a ring begins its life.
 #[derive(Clone, Debug)]
@@ -54,8 +54,6 @@ pub(crate) struct Start {
     pub(crate) handed_out: u64,
     /// Messages that may be unacknowledged at once.
     pub(crate) bound: u64,
-    /// Messages are shown when they are committed, not when they are published: the reader waits for a disk.
-    pub(crate) shown_by_commit: bool,
 }
 
 /// What producers write: on a line of their own.
@@ -67,6 +65,16 @@ struct Front {
     admitted: AtomicU64,
     /// `Back::acknowledged` as a producer last saw it.
     seen_acknowledged: AtomicU64,
+}
+
+/// How far producers may go.
+#[derive(Debug)]
+struct Limit {
+    /// Space ends here: what lies a capacity before it is reclaimed for good.
+    limit: AtomicU64,
+    /// Position behind the last frame that the file will ever hold, once another file is linked behind it;
+    /// `u64::MAX` before. The limit is the same then, and stays.
+    end: AtomicU64,
 }
 
 /// What the receiver writes.
@@ -100,32 +108,19 @@ pub(crate) struct Ring<M> {
     lives: Lives,
     bound: u64,
     front: CachePadded<Front>,
-    /// Space ends here: what lies a capacity before it is reclaimed for good.
-    limit: CachePadded<AtomicU64>,
+    limit: CachePadded<Limit>,
     /// What the receiver writes.
     reading: CachePadded<Reading>,
     back: CachePadded<Back>,
     /// The head stops at the lowest of these: damage that nobody has settled.
     damage: Mutex<BTreeSet<u64>>,
     barrier: AtomicU64,
-    /// There may be something to read.
-    pub(crate) readable: Event,
-    /// There may be room.
-    pub(crate) room: Event,
-    /// A frame was published, for those who wait for a hole to close.
-    pub(crate) published: Event,
+    pub(crate) events: Arc<Events>,
 }
 
 impl<M: Memory> Ring<M> {
-    pub(crate) fn new(memory: M, layout: Layout, start: Start) -> Self {
+    pub(crate) fn new(memory: M, layout: Layout, start: Start, events: Arc<Events>) -> Self {
         debug_assert!(start.head <= start.tail && start.tail <= start.limit);
-        let readable = if start.shown_by_commit {
-            // A reader that looks again and again, or fences for all, takes time from the sync it waits for. Only a
-            // round shows anything, and it comes behind a whole fence.
-            Event::new(0, Fences::Even)
-        } else {
-            Event::new(SPINS, Fences::Lopsided)
-        };
         Ring {
             memory,
             layout,
@@ -137,7 +132,10 @@ impl<M: Memory> Ring<M> {
                 admitted: AtomicU64::new(start.unacknowledged),
                 seen_acknowledged: AtomicU64::new(0),
             }),
-            limit: CachePadded(AtomicU64::new(start.limit)),
+            limit: CachePadded(Limit {
+                limit: AtomicU64::new(start.limit),
+                end: AtomicU64::new(u64::MAX),
+            }),
             reading: CachePadded(Reading {
                 cursor: AtomicU64::new(start.head),
                 handed_out: AtomicU64::new(start.handed_out),
@@ -149,9 +147,7 @@ impl<M: Memory> Ring<M> {
             }),
             damage: Mutex::new(BTreeSet::new()),
             barrier: AtomicU64::new(u64::MAX),
-            readable,
-            room: Event::new(SPINS, Fences::Lopsided),
-            published: Event::new(0, Fences::Lopsided),
+            events,
         }
     }
 
@@ -188,7 +184,7 @@ impl<M: Memory> Ring<M> {
 
     pub(crate) fn limit(&self) -> u64 {
         // [O:limit_read] Relaxed: a comparison only; a claim loads it again with Acquire.
-        self.limit.load(Ordering::Relaxed)
+        self.limit.limit.load(Ordering::Relaxed)
     }
 
     pub(crate) fn head(&self) -> u64 {
@@ -233,18 +229,48 @@ impl<M: Memory> Ring<M> {
         self.front
             .admitted
             .fetch_add(found.wrapping_sub(counted), Ordering::Relaxed);
-        self.room.notify();
+        self.events.room.notify();
     }
 
     /// Lets producers claim up to `limit`. Callers hold the lock of the checkpoint pages, so limits
     /// are raised one after another; never lowered.
     pub(crate) fn raise_limit(&self, limit: u64) {
         // [O:limit_read] Relaxed: only the holder of that lock writes it.
-        if limit > self.limit.load(Ordering::Relaxed) {
+        if limit > self.limit.limit.load(Ordering::Relaxed) {
             // [O:limit] Release: E4, pairs with [O:limit_claim]; hands the reclaimed words on.
             self.limit
+                .limit
                 .store(limit, crate::sync::weaken!("limit", Ordering::Release));
         }
+    }
+
+    /// Position behind the last frame, if another file is linked behind this one.
+    #[inline]
+    pub(crate) fn end(&self) -> Option<u64> {
+        // [O:end_read] Relaxed: a comparison only; who seals loads it again with Acquire, and what comes behind the
+        // end is found under the lock of the chain.
+        match self.limit.end.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            end => Some(end),
+        }
+    }
+
+    /// Shows where the file ends: at its limit, which is not raised any more. The caller holds the lock of the
+    /// checkpoint pages, and has linked the next file.
+    pub(crate) fn show_end(&self) {
+        // [O:limit_read] Relaxed: only the holder of that lock writes it.
+        let end = self.limit.limit.load(Ordering::Relaxed);
+        // [O:end] Release: E13, pairs with [O:end_seal]; hands the words on that the last limit gave.
+        self.limit
+            .end
+            .store(end, crate::sync::weaken!("end", Ordering::Release));
+        self.events.readable.notify();
+        self.events.room.notify();
+    }
+
+    /// Whether nothing can be claimed any more.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.end().is_some_and(|end| self.tail() == end)
     }
 
     /// Keeps the head from passing `position`.

@@ -13,6 +13,8 @@ pub(crate) struct Layout {
     pub(crate) ring: u64,
     /// Bytes of the ring: a power of two.
     pub(crate) capacity: u64,
+    /// Filled once, from offset 0: an overflow file.
+    pub(crate) once: bool,
 }
 
 impl Layout {
@@ -22,6 +24,15 @@ impl Layout {
             checkpoints: crate::format::CHECKPOINT_OFFSETS.map(|offset| offset / WORD_LEN),
             ring: crate::format::HEADER_LEN / WORD_LEN,
             capacity,
+            once: false,
+        }
+    }
+
+    /// The layout of an overflow file.
+    pub(crate) fn of_overflow(capacity: u64) -> Self {
+        Layout {
+            once: true,
+            ..Layout::of_file(capacity)
         }
     }
 
@@ -51,6 +62,9 @@ impl Layout {
 
     /// The largest frame: a larger one could wait for ever on an empty ring, at the wrong offset.
     pub(crate) fn frame_len_max(&self) -> u64 {
+        if self.once {
+            return self.capacity;
+        }
         let half = self.capacity / 2;
         planted!(
             "frame_limit_too_large",
@@ -75,6 +89,7 @@ mod tests {
             checkpoints: [0, 8],
             ring: 16,
             capacity: 1 << 16,
+            once: false,
         };
         for position in (0..2 * layout.capacity).step_by(16) {
             let frame_len = layout.frame_len_max();

@@ -32,6 +32,13 @@ pub(crate) enum Seen {
     Foreign { position: u64 },
 }
 
+impl Reader {
+    /// It has passed all before.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+}
+
 impl<M: Memory> Ring<M> {
     /// The only reader, at the head.
     pub(crate) fn reader(&self) -> Reader {
@@ -158,6 +165,28 @@ impl<M: Memory> Ring<M> {
         }
     }
 
+    /// Moves the cursor over published frames that are nobody's to receive. There is no receiver any more.
+    pub(crate) fn pass_fillers(&self) {
+        let mut reader = Reader {
+            // [O:cursor_look] Relaxed: whoever calls has the ring to itself.
+            cursor: self.reading.cursor.load(Ordering::Relaxed),
+        };
+        while self.is_published(reader.cursor) {
+            // [O:again] Relaxed: seen published just now.
+            let word0 = self
+                .memory
+                .load(self.layout.word(reader.cursor), Ordering::Relaxed);
+            let is_filler = frame::state_of(word0) == Some(State::Acknowledged);
+            match self.read_published(reader.cursor, None) {
+                Some(word1) if is_filler => {
+                    let next = reader.cursor + word1.frame_len();
+                    self.pass(&mut reader, next);
+                }
+                _ => return,
+            }
+        }
+    }
+
     /// Counts a delivery whose payload was read elsewhere, by `pread`.
     pub(crate) fn hand_out(&self, position: u64, state: State) -> Frame {
         let word0 = frame::word0(position, self.life_at(position).salt, state);
@@ -184,6 +213,13 @@ impl<M: Memory> Ring<M> {
         // The holder of the damage owns its words (R3): nobody reads them before the barrier is gone (E7).
         self.publish_filler(Kind::Abandoned, position, end - position);
         self.let_pass(position);
+    }
+
+    /// Whether the receiver has passed all that the file will ever hold.
+    pub(crate) fn is_passed(&self) -> bool {
+        let Some(end) = self.end() else { return false };
+        // [O:cursor_look] Relaxed: a hint; who walks loads it again.
+        self.reading.cursor.load(Ordering::Relaxed) == end
     }
 
     /// Moves the head over the acknowledged prefix; tells whether it moved. If another thread is at it,

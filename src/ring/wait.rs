@@ -9,8 +9,41 @@
 //! a mutex, because loom knows condition variables and no futex.
 
 use crate::planted::planted;
-use crate::sync::{AtomicBool, Condvar, Fences, Mutex, Ordering, back_off, weaken_fence};
+use crate::sync::{AtomicBool, Condvar, Fences, Mutex, Ordering, SPINS, back_off, weaken_fence};
 use std::time::Instant;
+
+/// What the threads of a channel wait for; shared by all of its files.
+#[derive(Debug)]
+pub(crate) struct Events {
+    /// There may be something to read.
+    pub(crate) readable: Event,
+    /// There may be room.
+    pub(crate) room: Event,
+    /// A frame was published, for those who wait for a hole to close.
+    pub(crate) published: Event,
+    /// A round ended, or the role of a leader is free.
+    pub(crate) synced: Event,
+}
+
+impl Events {
+    /// `shown_by_commit`: messages are shown when they are committed, not when they are published, so the reader
+    /// waits for a disk.
+    pub(crate) fn new(shown_by_commit: bool) -> Self {
+        let readable = if shown_by_commit {
+            // A reader that looks again and again, or fences for all, takes time from the sync it waits for. Only a
+            // round shows anything, and it comes behind a whole fence.
+            Event::new(0, Fences::Even)
+        } else {
+            Event::new(SPINS, Fences::Lopsided)
+        };
+        Events {
+            readable,
+            room: Event::new(SPINS, Fences::Lopsided),
+            published: Event::new(0, Fences::Lopsided),
+            synced: Event::new(0, Fences::Even),
+        }
+    }
+}
 
 /// An event that threads wait for.
 #[derive(Debug)]

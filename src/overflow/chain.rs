@@ -1,0 +1,382 @@
+//! The chain: which files there are, which of them is sent into, which comes next for the receiver.
+
+use super::{Born, Files, Growth};
+use crate::durability::keeper::TIDY;
+use crate::durability::{Common, Log, Mode, Place, SendFailure, Wait};
+use crate::format::frame::frame_len;
+use crate::ring::{Ring, Start};
+use crate::sync::{Arc, Mutex, RwLock};
+use std::collections::VecDeque;
+use std::io;
+
+type LogOf<F> = Arc<Log<<F as Files>::Memory>>;
+
+/// One file of the chain.
+#[derive(Debug)]
+pub(crate) struct Entry<F: Files> {
+    /// 0 is the ring.
+    pub(crate) number: u64,
+    /// Its first position, as far as this life is concerned.
+    pub(crate) start: u64,
+    pub(crate) capacity: u64,
+    /// Position behind its last frame, if another file is linked behind it, or it is filled once.
+    pub(crate) end: Option<u64>,
+    /// `None`: it is complete, and the receiver has not come to it.
+    pub(crate) log: Option<LogOf<F>>,
+    /// The receiver has come to it.
+    pub(crate) entered: bool,
+    /// The keeper has nothing more to do for it until it is drained.
+    pub(crate) settled: bool,
+    /// What an earlier life sent into it, which is read as recovery reads.
+    pub(crate) backlog: Option<Found>,
+}
+
+/// What an earlier life left in a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// It lies in `[head, tail)`.
+    pub(crate) head: u64,
+    pub(crate) tail: u64,
+    /// Messages that were counted there.
+    pub(crate) messages: u64,
+}
+
+impl Found {
+    /// `None` where nothing is left.
+    pub(crate) fn in_start(start: &Start) -> Option<Self> {
+        let &Start {
+            head,
+            tail,
+            unacknowledged,
+            ..
+        } = start;
+        (tail > head).then_some(Found {
+            head,
+            tail,
+            messages: unacknowledged,
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct State<F: Files> {
+    /// In the order of their positions. Never empty.
+    pub(super) entries: VecDeque<Entry<F>>,
+    pub(super) next_number: u64,
+    /// Bytes of all files, the ring included.
+    pub(super) bytes: u64,
+    /// The ring is drained, and out of the chain.
+    pub(super) ring_is_free: bool,
+    /// Why the channel does not grow any more.
+    pub(super) broken: Option<io::ErrorKind>,
+}
+
+impl<F: Files> State<F> {
+    /// Index of the file that is sent into.
+    pub(super) fn active(&self) -> usize {
+        let last = self.entries.len() - 1;
+        let before = last.checked_sub(1);
+        let is_open = |entry: &Entry<F>| {
+            entry
+                .log
+                .as_ref()
+                .is_some_and(|log| !log.ring().is_sealed())
+        };
+        match before {
+            Some(before) if is_open(&self.entries[before]) => before,
+            _ => last,
+        }
+    }
+
+    pub(super) fn index_of(&self, log: &LogOf<F>) -> Option<usize> {
+        let is_it = |entry: &Entry<F>| entry.log.as_ref().is_some_and(|l| Arc::ptr_eq(l, log));
+        self.entries.iter().position(is_it)
+    }
+}
+
+/// Where one handle sends, once its channel has left the first file. A lock of its own for each handle, so that
+/// they do not meet in it.
+#[derive(Debug)]
+pub(crate) struct Slot<F: Files>(RwLock<Option<LogOf<F>>>);
+
+impl<F: Files> Slot<F> {
+    pub(crate) fn new() -> Self {
+        Slot(RwLock::new(None))
+    }
+}
+
+/// What the receiver goes on with.
+#[derive(Debug)]
+pub(crate) struct Next<F: Files> {
+    pub(crate) log: LogOf<F>,
+    /// What an earlier life sent into it.
+    pub(crate) backlog: Option<Found>,
+}
+
+/// All files of a channel.
+#[derive(Debug)]
+pub(crate) struct Chain<F: Files> {
+    pub(super) files: F,
+    pub(super) common: Arc<Common>,
+    /// The file that was sent into first in this life: until it is sealed nobody needs a lock to find it.
+    first: LogOf<F>,
+    /// `None`: the channel has one file.
+    pub(super) growth: Option<Growth>,
+    /// Held by whoever links a file.
+    pub(super) growing: Mutex<()>,
+    pub(super) state: Mutex<State<F>>,
+}
+
+impl<F: Files> Chain<F> {
+    /// A chain of the given files; the last one, or the last but one, is sent into.
+    pub(crate) fn new(
+        files: F,
+        common: Arc<Common>,
+        entries: Vec<Entry<F>>,
+        growth: Option<Growth>,
+        bytes: u64,
+        next_number: u64,
+    ) -> Self {
+        let has_ring = entries.iter().any(|entry| entry.number == 0);
+        common.set_ring_near(!has_ring);
+        let state = State {
+            entries: entries.into(),
+            next_number,
+            bytes,
+            ring_is_free: !has_ring,
+            broken: None,
+        };
+        let last = state.entries.back().and_then(|entry| entry.log.clone());
+        Chain {
+            files,
+            common,
+            // `open` reads, and every test makes, at least the file that is sent into.
+            first: last.expect("the last file of a chain is open"),
+            growth,
+            growing: Mutex::new(()),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(crate) fn common(&self) -> &Arc<Common> {
+        &self.common
+    }
+
+    pub(crate) fn grows(&self) -> bool {
+        self.growth.is_some()
+    }
+
+    /// The file that was sent into first in this life.
+    pub(crate) fn first(&self) -> &LogOf<F> {
+        &self.first
+    }
+
+    #[allow(dead_code)] // in a build without tests
+    pub(crate) fn files(&self) -> &F {
+        &self.files
+    }
+
+    /// A log over a file.
+    pub(super) fn log_of(
+        common: &Arc<Common>,
+        born: Born<F::Memory>,
+        growth: Option<&Growth>,
+        previous: Option<LogOf<F>>,
+    ) -> LogOf<F> {
+        let Born {
+            memory,
+            layout,
+            start,
+            stored,
+        } = born;
+        let place = Place {
+            stored,
+            ahead: growth.map_or(0, |growth| growth.ahead(&layout)),
+            previous: previous.filter(|_| common.is_synced_mode()),
+            return_at: growth
+                .filter(|_| layout.once)
+                .map_or(0, |growth| growth.ring_capacity / 2),
+        };
+        let ring = Ring::new(memory, layout, start, Arc::clone(&common.events));
+        Arc::new(Log::new(ring, Arc::clone(common), place))
+    }
+
+    /// The file that is sent into now.
+    pub(crate) fn active(&self) -> LogOf<F> {
+        let state = self.state.lock();
+        let active = state.active();
+        let log = state.entries[active].log.clone();
+        log.expect("a file that is not complete is open")
+    }
+
+    // === Sending ===
+
+    /// Sends a payload. Gives its position, and the file that it is in.
+    pub(crate) fn send(
+        &self,
+        slot: &Slot<F>,
+        payload: &[u8],
+        wait: Wait,
+    ) -> Result<(u64, u64), SendFailure> {
+        if self.first.ring().end().is_none() {
+            match self.send_into(&self.first, payload, wait) {
+                Err(SendFailure::Sealed) => {}
+                sent => return sent,
+            }
+        }
+        loop {
+            let sent = self.send_by_slot(slot, payload, wait);
+            match sent {
+                Err(SendFailure::Sealed) => {
+                    *slot.0.write() = Some(self.active());
+                    // There is a file to be completed, and one to be made ahead of need.
+                    self.common.keeper.flag(TIDY);
+                }
+                sent => return sent,
+            }
+        }
+    }
+
+    fn send_by_slot(
+        &self,
+        slot: &Slot<F>,
+        payload: &[u8],
+        wait: Wait,
+    ) -> Result<(u64, u64), SendFailure> {
+        let guard = slot.0.read();
+        let Some(log) = &*guard else {
+            return Err(SendFailure::Sealed);
+        };
+        if self.common.mode() != Mode::FlushOnly {
+            // It may wait for the disk: not with the lock.
+            let log = Arc::clone(log);
+            drop(guard);
+            return self.send_into(&log, payload, wait);
+        }
+        match log.send(payload, wait) {
+            Err(SendFailure::Full | SendFailure::TooLarge { .. }) => {
+                let log = Arc::clone(log);
+                drop(guard);
+                self.send_into(&log, payload, wait)
+            }
+            sent => sent.map(|position| (position, log.tag())),
+        }
+    }
+
+    /// Sends into a file, which is sealed if it has no room and another one can be linked.
+    fn send_into(
+        &self,
+        log: &LogOf<F>,
+        payload: &[u8],
+        wait: Wait,
+    ) -> Result<(u64, u64), SendFailure> {
+        let len = payload.len() as u64;
+        loop {
+            match log.send(payload, wait) {
+                Err(SendFailure::Full) if self.growth.is_some() => {
+                    self.grow(log, frame_len(len))?
+                }
+                Err(SendFailure::TooLarge { .. }) if self.growth.is_some() => {
+                    let max = self.payload_len_max();
+                    if len > max {
+                        return Err(SendFailure::TooLarge { len, max });
+                    }
+                    self.grow(log, frame_len(len))?;
+                    log.seal();
+                    return Err(SendFailure::Sealed);
+                }
+                sent => return sent.map(|position| (position, log.tag())),
+            }
+        }
+    }
+
+    // === Receiving ===
+
+    /// Where the receiver begins.
+    pub(crate) fn begin(&self) -> io::Result<Next<F>> {
+        self.enter(None)
+    }
+
+    /// What comes behind a file that was read to its end.
+    pub(crate) fn after(&self, log: &LogOf<F>) -> io::Result<Next<F>> {
+        log.left();
+        self.enter(Some(log))
+    }
+
+    /// The receiver comes to the file behind `log`, or to the first.
+    fn enter(&self, log: Option<&LogOf<F>>) -> io::Result<Next<F>> {
+        let (number, end) = {
+            let mut state = self.state.lock();
+            // Drained, it may be out of the chain already; then the first is what follows.
+            let index = log.and_then(|log| state.index_of(log));
+            let entry = &mut state.entries[index.map_or(0, |index| index + 1)];
+            if let Some(log) = entry.log.clone() {
+                entry.entered = true;
+                let backlog = entry.backlog;
+                drop(state);
+                log.enter();
+                return Ok(Next { log, backlog });
+            }
+            (entry.number, entry.end)
+        };
+        let end = end.ok_or(io::ErrorKind::InvalidData)?;
+        let born = self.files.reopen(number, end)?;
+        let backlog = Found::in_start(&born.start);
+        let log = Self::log_of(&self.common, born, self.growth.as_ref(), None);
+        log.close_end();
+        let mut state = self.state.lock();
+        let entry = state
+            .entries
+            .iter_mut()
+            .find(|entry| entry.number == number);
+        if let Some(entry) = entry {
+            (entry.log, entry.entered) = (Some(Arc::clone(&log)), true);
+        }
+        drop(state);
+        log.enter();
+        Ok(Next { log, backlog })
+    }
+
+    /// The file that holds a position which was handed out and is not acknowledged.
+    pub(crate) fn log_at(&self, position: u64) -> Option<LogOf<F>> {
+        let state = self.state.lock();
+        let holds = |entry: &&Entry<F>| entry.start <= position;
+        state.entries.iter().rev().find(holds)?.log.clone()
+    }
+
+    // === Syncs ===
+
+    /// The files that are open, up to the one that is sent into, oldest first.
+    pub(super) fn open_logs(&self) -> Vec<LogOf<F>> {
+        let state = self.state.lock();
+        let active = state.active();
+        let logs = state.entries.iter().take(active + 1);
+        logs.filter_map(|entry| entry.log.clone()).collect()
+    }
+
+    pub(crate) fn sync_sent(&self) -> io::Result<()> {
+        self.open_logs().iter().try_for_each(|log| log.sync_sent())
+    }
+
+    pub(crate) fn sync_progress(&self) -> io::Result<()> {
+        self.open_logs()
+            .iter()
+            .try_for_each(|log| log.sync_progress())
+    }
+
+    /// What the timer's thread does when its time has come.
+    pub(crate) fn on_timer(&self, flags: u32) -> io::Result<()> {
+        self.open_logs()
+            .iter()
+            .try_for_each(|log| log.on_timer(flags))
+    }
+
+    /// Ends the life in order. Nobody else uses the chain any more.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        self.common.check()?;
+        if self.growth.is_some() {
+            self.finish_chain()?;
+        }
+        self.open_logs().iter().try_for_each(|log| log.finish())
+    }
+}

@@ -1,0 +1,242 @@
+//! Linking the next file: a new one, or the ring again.
+
+use super::{Born, Chain, Entry, Files};
+use crate::durability::{Log, SendFailure};
+use crate::format::frame::{FRAME_HEADER_LEN, PAYLOAD_LEN_MAX};
+use crate::format::{HEADER_LEN, POSITION_MAX};
+use crate::planted::planted;
+use crate::ring::Layout;
+use crate::sync::Arc;
+use std::io;
+
+/// How a channel grows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Growth {
+    /// Bytes of the ring.
+    pub(crate) ring_capacity: u64,
+    /// Bytes of the smallest and of the largest overflow file; powers of two. A large message gets a larger one.
+    pub(crate) capacity_min: u64,
+    pub(crate) capacity_max: u64,
+    /// All files together are not larger; `None`: no limit.
+    pub(crate) bytes_max: Option<u64>,
+}
+
+/// What is tried when the name of a file is somebody else's.
+const NUMBERS_TRIED: u64 = 1000;
+
+impl Growth {
+    /// The keeper is told when less than so many bytes are left in a file: in time to make the next one, but for the ring
+    /// not before it is likely to be needed.
+    pub(super) fn ahead(&self, layout: &Layout) -> u64 {
+        if layout.once {
+            layout.capacity / 4 * 3
+        } else {
+            layout.capacity / 4
+        }
+    }
+
+    /// The largest capacity that ever fits beside the ring.
+    fn capacity_limit(&self) -> u64 {
+        let Some(max) = self.bytes_max else {
+            return u64::MAX;
+        };
+        let left = max.saturating_sub(2 * HEADER_LEN + self.ring_capacity);
+        if left < self.capacity_min {
+            return 0;
+        }
+        1 << left.ilog2()
+    }
+
+    /// Capacity of the next file, behind one of `before` bytes (0: the ring), for a frame, if `left` bytes may be used.
+    fn capacity(&self, before: u64, frame_len: u64, left: u64) -> Option<u64> {
+        let grown = (before * 2).clamp(self.capacity_min, self.capacity_max);
+        // Twice the frame: others may come first.
+        let wanted = grown.max((frame_len * 2).next_power_of_two());
+        let room = left.checked_sub(HEADER_LEN)?;
+        let fits = 1u64.checked_shl(room.checked_ilog2()?)?;
+        let capacity = wanted.min(fits);
+        (capacity >= self.capacity_min.max(frame_len)).then_some(capacity)
+    }
+}
+
+impl<F: Files> Chain<F> {
+    /// The largest payload that the channel carries.
+    pub(super) fn payload_len_max(&self) -> u64 {
+        let ring = self.first().ring().layout().payload_len_max();
+        let limit = self.growth.map_or(0, |growth| growth.capacity_limit());
+        limit
+            .saturating_sub(FRAME_HEADER_LEN)
+            .min(PAYLOAD_LEN_MAX)
+            .max(ring)
+    }
+
+    /// Links a file behind `log`, where a frame of this length has no room, unless that is done. `Full`: the limit
+    /// of the options is reached.
+    pub(super) fn grow(
+        &self,
+        log: &Arc<Log<F::Memory>>,
+        frame_len: u64,
+    ) -> Result<(), SendFailure> {
+        let growing = self.growing.lock();
+        self.common.check_open()?;
+        let is_last = {
+            let state = self.state.lock();
+            state.index_of(log) == Some(state.entries.len() - 1)
+        };
+        if is_last && log.ring().end().is_none() {
+            self.link(log, frame_len)?;
+        }
+        drop(growing);
+        Ok(())
+    }
+
+    /// Links the next file ahead of need, if the one that is sent into is nearly full. An error is left to whoever needs
+    /// it.
+    pub(super) fn grow_ahead(&self) {
+        let log = self.active();
+        let ring = log.ring();
+        if !ring.layout().once {
+            log.reclaim();
+            if ring.tail() - ring.head() < ring.capacity() / 4 * 3 {
+                return;
+            }
+        }
+        self.grow(&log, 0).ok();
+    }
+
+    /// Returns to the ring, if that is possible now and little is behind.
+    pub(super) fn return_to_ring(&self) -> bool {
+        let log = self.active();
+        let may_return = log.may_return() && log.ring().end().is_some();
+        if may_return {
+            // The ring comes next, or behind a file that was linked ahead of need and is sealed at once, too.
+            log.seal();
+        }
+        may_return
+    }
+
+    /// The caller holds `growing`; `log` is the last file.
+    fn link(&self, log: &Arc<Log<F::Memory>>, frame_len: u64) -> Result<(), SendFailure> {
+        if planted!("sealed_before_the_link") {
+            log.freeze();
+            log.show_end();
+            log.seal();
+        }
+        let end = log.freeze();
+        let linked = self.next_file(log, end, frame_len);
+        let (number, born) = match linked {
+            Ok(linked) => linked,
+            Err(error) => {
+                log.thaw();
+                return Err(error);
+            }
+        };
+        let (start, capacity) = (born.start.head, born.layout.capacity);
+        let once = born.layout.once;
+        let next = Self::log_of(
+            &self.common,
+            born,
+            self.growth.as_ref(),
+            Some(Arc::clone(log)),
+        );
+        {
+            let mut state = self.state.lock();
+            if let Some(entry) = state.entries.back_mut() {
+                entry.end = Some(end);
+                if entry.number == 0 {
+                    self.common.set_ring_near(false);
+                }
+            }
+            state.entries.push_back(Entry {
+                number,
+                start,
+                capacity,
+                end: once.then_some(start + capacity),
+                log: Some(next),
+                entered: false,
+                settled: false,
+                backlog: None,
+            });
+        }
+        // C1: behind it.
+        log.show_end();
+        Ok(())
+    }
+
+    /// The file that comes behind the position `end`.
+    fn next_file(
+        &self,
+        log: &Arc<Log<F::Memory>>,
+        end: u64,
+        frame_len: u64,
+    ) -> Result<(u64, Born<F::Memory>), SendFailure> {
+        let Some(growth) = &self.growth else {
+            return Err(SendFailure::Full);
+        };
+        let behind = |capacity: u64| {
+            let start = end.next_multiple_of(capacity);
+            if start >= POSITION_MAX - 2 * capacity {
+                return Err(SendFailure::Io(io::ErrorKind::StorageFull.into()));
+            }
+            Ok(start)
+        };
+        let ring = Layout {
+            once: false,
+            capacity: growth.ring_capacity,
+            ..*log.ring().layout()
+        };
+        let ring_is_free = self.state.lock().ring_is_free;
+        if ring_is_free && frame_len <= ring.frame_len_max() {
+            let start = behind(growth.ring_capacity)?;
+            let born = self.files.restart(start).inspect_err(|error| {
+                // What the ring's header is on the disk, nobody knows now.
+                self.common.poison(error);
+            });
+            let born = born.map_err(SendFailure::Io)?;
+            self.state.lock().ring_is_free = false;
+            return Ok((0, born));
+        }
+        let (before, left, mut number) = {
+            let state = self.state.lock();
+            if let Some(kind) = state.broken {
+                return Err(SendFailure::Io(kind.into()));
+            }
+            let before = match log.ring().layout().once {
+                true => log.ring().capacity(),
+                false => 0,
+            };
+            let max = growth.bytes_max.unwrap_or(u64::MAX);
+            (before, max.saturating_sub(state.bytes), state.next_number)
+        };
+        let capacity = growth.capacity(before, frame_len, left);
+        let capacity = capacity.ok_or(SendFailure::Full)?;
+        let start = behind(capacity)?;
+        let last = number + NUMBERS_TRIED;
+        let made = loop {
+            let made = self.files.make(number, start, end, capacity);
+            match made {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < last => {
+                    number += 1;
+                }
+                made => break made,
+            }
+        };
+        let born = made.map_err(|error| self.not_made(number, error))?;
+        let mut state = self.state.lock();
+        state.next_number = number + 1;
+        state.bytes += HEADER_LEN + capacity;
+        drop(state);
+        Ok((number, born))
+    }
+
+    /// A file could not be made. If its name is there and stays, a later life could take it for a part of the chain.
+    fn not_made(&self, number: u64, error: io::Error) -> SendFailure {
+        match self.files.remove(number) {
+            Err(left) if left.kind() != io::ErrorKind::NotFound => {
+                self.state.lock().broken = Some(error.kind());
+            }
+            _ => {}
+        }
+        SendFailure::Io(error)
+    }
+}

@@ -1,0 +1,346 @@
+//! Which files belong to a channel, in which order, and what is in them: the recovery of a chain.
+
+use super::disk::{Directory, Disk};
+use super::{Born, Chain, Entry, Files, Found, Growth};
+use crate::durability::Common;
+use crate::error::Error;
+use crate::format::HEADER_LEN;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::identity::Identity;
+use crate::planted::planted;
+use crate::recovery::{self, Bounds, Judged, Policy, RecoveryReport};
+use crate::sync::Arc;
+
+/// A file of the chain, looked at.
+struct Member {
+    identity: Identity,
+    /// The newest.
+    checkpoint: Checkpoint,
+    judged: Option<Judged>,
+}
+
+impl Member {
+    fn number(&self) -> u64 {
+        self.identity.number
+    }
+
+    /// Everything in it is acknowledged, and no more comes.
+    fn is_drained(&self) -> bool {
+        match self.identity.end() {
+            Some(end) => self.checkpoint.head == end,
+            None => self.checkpoint.sealed && self.checkpoint.head == self.checkpoint.tail,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.checkpoint.clean && self.checkpoint.sealed
+    }
+}
+
+/// What is there, before anything is changed.
+struct Plan {
+    /// In the order of their positions.
+    members: Vec<Member>,
+    /// Numbers of files that go: drained, or never used.
+    gone: Vec<u64>,
+    /// The largest number that is taken.
+    last_number: u64,
+}
+
+/// A chain that is ready for its life.
+#[derive(Debug)]
+pub(crate) struct Opened<D: Directory> {
+    pub(crate) chain: Chain<Disk<D>>,
+    pub(crate) report: RecoveryReport,
+    /// There is no salt to send with.
+    pub(crate) receive_only: bool,
+}
+
+/// How a chain is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) policy: Policy,
+    /// `None`: the channel has one file, with this many messages at most.
+    pub(crate) growth: Option<Growth>,
+    pub(crate) bound: u64,
+}
+
+fn corrupt(position: u64, reason: String) -> Error {
+    Error::Corrupt { position, reason }
+}
+
+impl<D: Directory> Disk<D> {
+    /// Judges all files, then repairs those that need it.
+    pub(crate) fn open(self, common: Arc<Common>, how: How) -> Result<Opened<D>, Error> {
+        let mut plan = self.look()?;
+        self.leave_out_unused(&mut plan)?;
+        self.check(&plan.members)?;
+        if how.growth.is_none() && (plan.members.len() > 1 || plan.members[0].number() > 0) {
+            return Err(Error::Mismatch {
+                what: "overflow files",
+                stored: format!("{}", plan.members.iter().filter(|m| m.number() > 0).count()),
+                wanted: "none in a bounded channel: open it without a bound, and drain it"
+                    .to_owned(),
+            });
+        }
+        self.judge_all(&mut plan, how.policy)?;
+        for number in &plan.gone {
+            self.directory.remove(*number)?;
+        }
+        if !plan.gone.is_empty() {
+            self.directory.sync_directory()?;
+        }
+        self.repair_all(plan, common, how)
+    }
+
+    /// Finds the files, and puts them in order.
+    fn look(&self) -> Result<Plan, Error> {
+        let ring = self.directory.look(0)?;
+        let checkpoint = recovery::newest_checkpoint(&*ring, self.identity.capacity)?;
+        drop(ring);
+        let ring = Member {
+            identity: self.identity.clone(),
+            checkpoint,
+            judged: None,
+        };
+        let mut numbers = self.directory.numbers()?;
+        numbers.sort_unstable();
+        let mut others = Vec::new();
+        for number in numbers {
+            let Some(identity) = self.identity_if_ours(number)? else {
+                continue;
+            };
+            let medium = self.directory.look(number)?;
+            let checkpoint = recovery::newest_checkpoint(&*medium, identity.capacity)?;
+            others.push(Member {
+                identity,
+                checkpoint,
+                judged: None,
+            });
+        }
+        let last_number = others.last().map_or(0, Member::number);
+        let drained = others.extract_if(.., |member| member.is_drained());
+        let gone = drained.map(|member| member.number()).collect();
+        let head = ring.checkpoint.head;
+        let behind = others.partition_point(|member| member.identity.start < head);
+        let mut members = others;
+        if !ring.is_drained() {
+            members.insert(behind, ring);
+        }
+        Ok(Plan {
+            members,
+            gone,
+            last_number,
+        })
+    }
+
+    /// `None`: the file is somebody else's.
+    fn identity_if_ours(&self, number: u64) -> Result<Option<Identity>, Error> {
+        let identity = match self.identity_of(number) {
+            Ok(identity) => identity,
+            Err(Error::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error.into());
+            }
+            Err(_) => return Ok(None),
+        };
+        let is_ours = identity.channel_id == self.identity.channel_id && identity.number == number;
+        Ok(is_ours.then_some(identity))
+    }
+
+    fn judge(&self, members: &[Member], index: usize) -> Result<Judged, Error> {
+        let member = &members[index];
+        let follows = members.get(index + 1).map(|next| next.identity.follows);
+        let bounds = Bounds {
+            end: member.identity.end().or(follows),
+            sealed: follows.is_some(),
+        };
+        let medium = self.directory.look(member.number())?;
+        recovery::judge(&*medium, member.identity.capacity, bounds)
+    }
+
+    /// Files that were linked ahead of need, and never used, are no part of the chain.
+    fn leave_out_unused(&self, plan: &mut Plan) -> Result<(), Error> {
+        if planted!("unused_file_kept") {
+            return Ok(());
+        }
+        while let [.., before, last] = &plan.members[..] {
+            let index = plan.members.len() - 1;
+            if before.is_complete() || !self.judge(&plan.members, index)?.is_unused() {
+                break;
+            }
+            // What ends where it ends without being told was sealed: the next one is needed.
+            let medium = self.directory.look(before.number())?;
+            let end = before.identity.end().unwrap_or(last.identity.follows);
+            let bounds = Bounds {
+                end: Some(end),
+                sealed: false,
+            };
+            let judged = recovery::judge(&*medium, before.identity.capacity, bounds)?;
+            if judged.tail() == end {
+                break;
+            }
+            drop(medium);
+            plan.leave_out(index);
+        }
+        // One that could not be removed, or came back, while the ring went on.
+        if let [.., before, last] = &plan.members[..]
+            && last.number() == 0
+            && before.number() == plan.last_number
+        {
+            let index = plan.members.len() - 2;
+            if self.judge(&plan.members, index)?.is_unused() {
+                plan.leave_out(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// The chain has no gap.
+    fn check(&self, members: &[Member]) -> Result<(), Error> {
+        let missing = |position| {
+            let reason = "the overflow file that begins here, or close behind, is missing or not readable; with it \
+                          in its place again the channel opens";
+            corrupt(position, reason.to_owned())
+        };
+        let Some(last) = members.last() else {
+            return Err(missing(0));
+        };
+        for pair in members.windows(2) {
+            let [before, next] = pair else { continue };
+            let end = match before.identity.end() {
+                None if before.is_complete() => Some(before.checkpoint.tail),
+                end => end,
+            };
+            let follows = match next.number() {
+                // The ring begins anew behind all that was there.
+                0 => end.filter(|end| *end > next.checkpoint.head),
+                _ => end.filter(|end| *end != next.identity.follows),
+            };
+            if let Some(end) = follows {
+                return Err(missing(end));
+            }
+        }
+        if last.checkpoint.sealed {
+            return Err(missing(last.checkpoint.tail));
+        }
+        Ok(())
+    }
+
+    /// Judges all files but those that are complete, and changes nothing.
+    fn judge_all(&self, plan: &mut Plan, policy: Policy) -> Result<(), Error> {
+        for index in 0..plan.members.len() {
+            let is_last = index + 1 == plan.members.len();
+            if plan.members[index].is_complete() && !is_last {
+                continue;
+            }
+            let judged = self.judge(&plan.members, index)?;
+            judged.check(policy)?;
+            plan.members[index].judged = Some(judged);
+        }
+        Ok(())
+    }
+
+    fn repair_all(self, plan: Plan, common: Arc<Common>, how: How) -> Result<Opened<D>, Error> {
+        let mut report = RecoveryReport::clean();
+        let mut receive_only = false;
+        let mut bytes = HEADER_LEN + self.identity.capacity;
+        let mut entries = Vec::new();
+        let count = plan.members.len();
+        let follows: Vec<u64> = plan.members.iter().map(|m| m.identity.follows).collect();
+        for (index, member) in plan.members.into_iter().enumerate() {
+            let is_last = index + 1 == count;
+            let number = member.number();
+            let capacity = member.identity.capacity;
+            if number > 0 {
+                bytes += HEADER_LEN + capacity;
+            }
+            let mut end = member.identity.end();
+            if !is_last {
+                // What it ends with is what the next one follows; the ring follows whatever was there.
+                end = end.or(Some(follows[index + 1]));
+            }
+            let Some(judged) = member.judged else {
+                report.add_complete(&member.checkpoint);
+                entries.push(Entry {
+                    number,
+                    start: member.identity.start.max(member.checkpoint.head),
+                    capacity,
+                    end,
+                    log: None,
+                    entered: false,
+                    settled: true,
+                    backlog: None,
+                });
+                continue;
+            };
+            let memory = self.directory.open(number, HEADER_LEN + capacity)?;
+            let recovered = judged.repair(&memory, &mut || (self.entropy)())?;
+            report.add(&recovered.report, number);
+            receive_only = is_last && recovered.receive_only;
+            let start = recovered.head;
+            let layout = Self::layout(number, capacity);
+            let born = Born::new(memory, layout, &recovered, end, how.bound);
+            let backlog = Found::in_start(&born.start);
+            let log = Chain::<Self>::log_of(&common, born, how.growth.as_ref(), None);
+            if !is_last {
+                log.close_end();
+            }
+            entries.push(Entry {
+                number,
+                start,
+                capacity,
+                end,
+                log: Some(log),
+                entered: false,
+                settled: false,
+                backlog,
+            });
+        }
+        let chain = Chain::new(
+            self,
+            common,
+            entries,
+            how.growth,
+            bytes,
+            plan.last_number + 1,
+        );
+        Ok(Opened {
+            chain,
+            report,
+            receive_only,
+        })
+    }
+}
+
+impl Plan {
+    fn leave_out(&mut self, index: usize) {
+        let number = self.members.remove(index).number();
+        // The ring stays where it is, free.
+        if number > 0 {
+            self.gone.push(number);
+        }
+    }
+}
+
+/// A new channel: the ring alone.
+pub(crate) fn created<F: Files>(
+    files: F,
+    born: Born<F::Memory>,
+    common: Arc<Common>,
+    growth: Option<Growth>,
+) -> Chain<F> {
+    let capacity = born.layout.capacity;
+    let (start, backlog) = (born.start.head, Found::in_start(&born.start));
+    let log = Chain::<F>::log_of(&common, born, growth.as_ref(), None);
+    let entry = Entry {
+        number: 0,
+        start,
+        capacity,
+        end: None,
+        log: Some(log),
+        entered: false,
+        settled: false,
+        backlog,
+    };
+    Chain::new(files, common, vec![entry], growth, HEADER_LEN + capacity, 1)
+}

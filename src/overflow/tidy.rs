@@ -1,0 +1,174 @@
+//! What the keeper does: files that are sealed are made complete, those that are drained are removed.
+
+use super::{Chain, Files};
+use crate::durability::Log;
+use crate::durability::keeper::{AHEAD, TIDY};
+use crate::format::HEADER_LEN;
+use crate::planted::planted;
+use crate::sync::Arc;
+use std::io;
+
+impl<F: Files> Chain<F> {
+    /// The body of the keeper's thread.
+    #[cfg(not(all(loom, feature = "models")))]
+    pub(crate) fn keep(&self) {
+        use crate::durability::keeper::STOP;
+        let keeper = &self.common.keeper;
+        loop {
+            let any = || Some(keeper.flags()).filter(|flags| *flags != 0);
+            let flags = keeper.event().wait(None, any).unwrap_or(0);
+            if flags & STOP != 0 {
+                return;
+            }
+            if self.on_keeper(flags).is_err() {
+                // The channel has failed, and everybody knows. There is nothing left to do.
+                let stop = || (keeper.flags() & STOP != 0).then_some(());
+                keeper.event().wait(None, stop);
+                return;
+            }
+        }
+    }
+
+    /// Takes the flags that are set, and does what they ask for.
+    pub(crate) fn on_keeper(&self, flags: u32) -> io::Result<()> {
+        let taken = self.common.keeper.take(flags & (AHEAD | TIDY));
+        if taken & AHEAD != 0 {
+            self.grow_ahead();
+        }
+        self.tidy()
+    }
+
+    /// Completes, retires, removes, and returns to the ring, as long as there is something to do.
+    pub(super) fn tidy(&self) -> io::Result<()> {
+        if self.growth.is_none() {
+            return Ok(());
+        }
+        loop {
+            let retired = self.retire_first()?;
+            let completed = self.complete_one()?;
+            if self.state.lock().ring_is_free {
+                // It needs no space: it comes next, whenever that is. An error is left to whoever needs it.
+                self.grow(&self.active(), 0).ok();
+            }
+            if !retired && !completed && !self.return_to_ring() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the first file out of the chain if it is drained.
+    fn retire_first(&self) -> io::Result<bool> {
+        let (number, log) = {
+            let state = self.state.lock();
+            let first = &state.entries[0];
+            match &first.log {
+                Some(log) if state.entries.len() > 1 && log.is_drained() => {
+                    (first.number, Arc::clone(log))
+                }
+                _ => return Ok(false),
+            }
+        };
+        if !planted!("removed_before_drained_is_durable") {
+            log.retire()?;
+        }
+        let gone = self.state.lock().entries.pop_front();
+        if number == 0 {
+            self.state.lock().ring_is_free = true;
+            self.common.set_ring_near(true);
+            return Ok(true);
+        }
+        // One that cannot be removed is drained: the next open removes it.
+        if self.files.remove(number).is_ok()
+            && let Some(gone) = gone
+        {
+            self.state.lock().bytes -= HEADER_LEN + gone.capacity;
+        }
+        Ok(true)
+    }
+
+    /// Makes a sealed file complete; unmaps it, unless the receiver is near.
+    fn complete_one(&self) -> io::Result<bool> {
+        let Some((log, is_near)) = self.to_complete() else {
+            return Ok(false);
+        };
+        if !is_near || self.common.is_synced_mode() {
+            let may_go = log.complete()?;
+            let mut state = self.state.lock();
+            if let Some(index) = state.index_of(&log) {
+                let entry = &mut state.entries[index];
+                entry.settled = true;
+                if may_go && !is_near && !entry.entered {
+                    entry.log = None;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A sealed file that is to be completed, and whether the receiver is in it or just before it.
+    #[allow(clippy::type_complexity)]
+    fn to_complete(&self) -> Option<(Arc<Log<F::Memory>>, bool)> {
+        let mut state = self.state.lock();
+        let is_synced = self.common.is_synced_mode();
+        let active = state.active();
+        for index in 0..active {
+            let is_near = index == 0 || state.entries[index - 1].entered;
+            let entry = &mut state.entries[index];
+            let Some(log) = &entry.log else { continue };
+            if entry.settled || !log.ring().is_sealed() {
+                continue;
+            }
+            if is_near && !is_synced {
+                // Nothing is promised, and it will soon be gone.
+                entry.settled = true;
+                continue;
+            }
+            return Some((Arc::clone(log), is_near));
+        }
+        None
+    }
+
+    /// Before the end of a life: what is drained goes, and an overflow file in which nothing is left gives way to the
+    /// ring. The receiver is gone.
+    pub(super) fn finish_chain(&self) -> io::Result<()> {
+        self.retire_drained()?;
+        let log = self.active();
+        let ring = log.ring();
+        let is_empty = ring.layout().once && ring.head() == ring.tail();
+        // It is the first, if all before it are drained; the ring is free, if it was among them.
+        if is_empty && self.grow(&log, 0).is_ok() {
+            log.seal();
+            self.retire_drained()?;
+        }
+        self.drop_unused()
+    }
+
+    fn retire_drained(&self) -> io::Result<()> {
+        loop {
+            let first = self.state.lock().entries[0].log.clone();
+            if let Some(log) = first {
+                log.pass_fillers();
+            }
+            if !self.retire_first()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes a file that was linked ahead of need and is not needed: nobody will send any more.
+    pub(super) fn drop_unused(&self) -> io::Result<()> {
+        let unused = {
+            let mut state = self.state.lock();
+            let is_unused = state.active() + 1 < state.entries.len();
+            is_unused.then(|| state.entries.pop_back()).flatten()
+        };
+        match unused {
+            // The ring that began anew and was not used is found to be so.
+            Some(entry) if entry.number > 0 => {
+                self.files.remove(entry.number)?;
+                self.files.sync_directory()
+            }
+            _ => Ok(()),
+        }
+    }
+}
