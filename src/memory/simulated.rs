@@ -348,7 +348,7 @@ impl Simulated {
         bytes.copy_from_slice(&state.live[offset as usize..offset as usize + bytes.len()]);
     }
 
-    fn flush(&self) -> io::Result<()> {
+    fn flush(&self, part: Part) -> io::Result<()> {
         let since = self.moment();
         let meanwhile = self.meanwhile().take();
         if let Some(meanwhile) = meanwhile {
@@ -370,7 +370,6 @@ impl Simulated {
             }
             *left = left.saturating_sub(1);
         }
-        let part = self.part;
         state.log.events.push(Event::Synced { since, part });
         Ok(())
     }
@@ -411,11 +410,15 @@ impl Memory for Simulated {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.flush()
+        self.flush(self.part)
     }
 
-    fn sync_words(&self, _: u64, _: u64) -> io::Result<()> {
-        self.flush()
+    fn sync_words(&self, word: u64, count: u64) -> io::Result<()> {
+        let from = self.place(word * WORD_LEN, (count * WORD_LEN) as usize);
+        let to = (from + count * WORD_LEN).next_multiple_of(SECTOR_LEN);
+        let offset = from / SECTOR_LEN * SECTOR_LEN;
+        let len = to - offset;
+        self.flush(Part { offset, len })
     }
 }
 
@@ -439,6 +442,6 @@ impl Medium for Simulated {
     }
 
     fn sync_written(&self) -> io::Result<()> {
-        self.flush()
+        self.flush(self.part)
     }
 }
