@@ -47,8 +47,8 @@ pub(super) struct Habits {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) rng: Rng,
-    pub(super) channel: Arc<Channel>,
-    reading: Reading,
+    pub(super) channel: Arc<Channel<Ring>>,
+    reading: Reading<Ring>,
     medium: Simulated,
     pub(super) oracle: Oracle,
     pub(super) book: Book,

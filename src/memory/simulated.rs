@@ -259,6 +259,16 @@ impl Simulated {
         }
     }
 
+    /// What the part is.
+    pub(crate) fn whole(&self) -> Part {
+        self.part
+    }
+
+    /// Forgets that a sync failed: whatever it was to make durable is no longer needed.
+    pub(crate) fn forgive(&self) {
+        self.state().failed = false;
+    }
+
     /// Whether a sync failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.state().failed
