@@ -132,11 +132,15 @@ impl<F: Files> Chain<F> {
     /// ring. The receiver is gone.
     pub(super) fn finish_chain(&self) -> io::Result<()> {
         self.retire_drained()?;
-        let log = self.active();
-        let ring = log.ring();
-        let is_empty = ring.layout().once && ring.head() == ring.tail();
-        // It is the first, if all before it are drained; the ring is free, if it was among them.
-        if is_empty && self.grow(&log, 0).is_ok() {
+        loop {
+            let log = self.active();
+            let ring = log.ring();
+            let is_empty = ring.layout().once && ring.head() == ring.tail();
+            // All before it are drained, and the ring was among them; or it comes behind one that was linked ahead of need.
+            let is_first = self.state.lock().index_of(&log) == Some(0);
+            if !is_empty || !is_first || self.grow(&log, 0).is_err() {
+                break;
+            }
             log.seal();
             self.retire_drained()?;
         }
