@@ -62,12 +62,13 @@ impl<F: Files> Chain<F> {
             let state = self.state.lock();
             let first = &state.entries[0];
             match &first.log {
-                Some(log) if state.entries.len() > 1 && log.is_drained() => {
-                    (first.number, Arc::clone(log))
-                }
+                Some(log) if state.entries.len() > 1 => (first.number, Arc::clone(log)),
                 _ => return Ok(false),
             }
         };
+        if !log.has_drained() {
+            return Ok(false);
+        }
         if !planted!("removed_before_drained_is_durable") {
             log.retire()?;
         }
@@ -131,14 +132,16 @@ impl<F: Files> Chain<F> {
     /// Before the end of a life: what is drained goes, and an overflow file in which nothing is left gives way to the
     /// ring. The receiver is gone.
     pub(super) fn finish_chain(&self) -> io::Result<()> {
-        self.retire_drained()?;
-        let log = self.active();
-        let ring = log.ring();
-        let is_empty = ring.layout().once && ring.head() == ring.tail();
-        // It is the first, if all before it are drained; the ring is free, if it was among them.
-        if is_empty && self.grow(&log, 0).is_ok() {
-            log.seal();
+        loop {
             self.retire_drained()?;
+            let log = self.active();
+            let ring = log.ring();
+            let is_empty = ring.layout().once && ring.head() == ring.tail();
+            if !is_empty || !self.common.ring_is_near() || self.grow(&log, 0).is_err() {
+                break;
+            }
+            // The ring is next, or behind a file that was linked ahead of need, and is empty, too.
+            log.seal();
         }
         self.drop_unused()
     }
