@@ -100,8 +100,8 @@ fn every_cut(program: &mut Program, oracle: &Oracle, medium: &Simulated, recover
     film.advance_to(recovered);
     let (mut rng, mut tally) = (Rng(program.rng.next()), Tally::default());
     loop {
-        let (moment, durable) = (film.moment(), film.durable_moment());
-        let expected = oracle.expect(moment, durable, Crash::PowerCut);
+        let durable = |part| film.durable_moment_of(part);
+        let expected = oracle.expect(film.moment(), durable, Crash::PowerCut);
         each_image(&film, &mut rng, &mut tally, |_, choices| {
             expected.check(&program.drain(&film.show(choices)));
         });

@@ -23,7 +23,7 @@ impl Program {
         let mut left = None;
         for moment in chosen {
             film.advance_to(moment);
-            let durable = film.durable_moment();
+            let durable = |part| film.durable_moment_of(part);
             if !kills_only {
                 let cut = oracle.expect(moment, durable, Crash::PowerCut);
                 for _ in 0..4 {
@@ -47,7 +47,8 @@ impl Program {
 
     /// What the next life begins with: a crash of any kind now; its recovery is crashed as well.
     fn leave(&mut self, oracle: &Oracle, film: &mut Film, kills_only: bool) -> Left {
-        let (moment, durable) = (film.moment(), film.durable_moment());
+        let moment = film.moment();
+        let durable = |part| film.durable_moment_of(part);
         let random = |rng: &mut Rng| film.image(|_, values| rng.below(values as u64) as usize);
         let kill = kills_only || self.rng.chance(55);
         let (medium, crash) = if !kill {

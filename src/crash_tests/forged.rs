@@ -219,7 +219,7 @@ impl Forger {
                 let drained = drain(&image, self.capacity, &mut self.rng);
                 let mut film = life.medium.film();
                 film.advance_to(moment);
-                let expected = oracle.expect(moment, film.durable_moment(), crash);
+                let expected = oracle.expect(moment, |part| film.durable_moment_of(part), crash);
                 expected.check(&drained);
                 self.images += 1;
                 last = Some((Simulated::new(image), drained));

@@ -9,26 +9,28 @@
 
 mod blocks;
 mod campaign;
+mod chains;
 mod crashes;
 mod drain;
 mod forged;
 mod four_images;
 mod hostile;
 mod oracle;
+mod places;
 mod program;
 mod regressions;
 mod rot;
 mod timelines;
 mod world;
 
-use crate::channel::{self, Incoming};
+use crate::channel::{self, Channel, Incoming, Reading};
 use crate::durability::timer::PROGRESS;
 use crate::durability::{Common, Mode, SendFailure, Wait};
 use crate::error::Error;
 use crate::format::identity::Identity;
 use crate::memory::simulated::{SECTOR_LEN, Simulated};
 use crate::message_id::MessageId;
-use crate::overflow::{Alone, Born, Slot};
+use crate::overflow::{Alone, Born, Files, Slot};
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
 use crate::ring::Layout;
 use std::collections::BTreeMap;
@@ -100,15 +102,14 @@ enum Got {
 }
 
 /// A channel of one file.
-type Channel = crate::channel::Channel<Alone<Simulated>>;
-type Reading = crate::channel::Reading<Alone<Simulated>>;
+type Ring = Alone<Simulated>;
 
 /// A channel that is open.
-struct Life {
+struct Life<F: Files<Memory = Simulated> = Ring> {
     medium: Simulated,
-    channel: Channel,
-    slot: Slot<Alone<Simulated>>,
-    reading: Reading,
+    channel: Channel<F>,
+    slot: Slot<F>,
+    reading: Reading<F>,
     report: RecoveryReport,
     /// As recovery found them.
     head: u64,
@@ -154,6 +155,17 @@ impl Life {
         Life::open(Simulated::new(image.to_vec()), capacity, mode, rng)
     }
 
+    /// What the channel's thread does when progress is due.
+    fn timer(&self) {
+        self.channel.log().on_timer(PROGRESS).ok();
+    }
+
+    fn close(&self) {
+        self.channel.log().finish().unwrap();
+    }
+}
+
+impl<F: Files<Memory = Simulated>> Life<F> {
     fn send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
         self.channel.send(&self.slot, payload, Wait::No)
     }
@@ -188,16 +200,8 @@ impl Life {
     }
 
     fn acknowledge(&self, id: MessageId) {
-        self.channel.log().acknowledge(id.position());
-    }
-
-    /// What the channel's thread does when progress is due.
-    fn timer(&self) {
-        self.channel.log().on_timer(PROGRESS).ok();
-    }
-
-    fn close(&self) {
-        self.channel.log().finish().unwrap();
+        let log = self.channel.chain().log_at(id.position()).unwrap();
+        log.acknowledge(id.position());
     }
 
     /// What a power cut now leaves, if each sector stays as the last sync left it.

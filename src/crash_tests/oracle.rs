@@ -1,11 +1,14 @@
 //! What must be, may be and must not be in a file after a crash.
 
 use super::*;
+use crate::memory::simulated::Part;
 
 /// A message that was sent, or may have been, or was given up. Moments are counts of events of the medium.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     pub(super) id: MessageId,
+    /// The part of the disk that it lies in.
+    pub(super) part: Part,
     pub(super) producer: usize,
     /// Counts the messages of its producer, over all lives.
     pub(super) number: u64,
@@ -41,6 +44,7 @@ impl Sent {
         let position = id.position();
         Sent {
             id,
+            part: Part::ALL,
             producer,
             number,
             start: position,
@@ -183,17 +187,23 @@ impl Oracle {
         Some(&mut self.sent[index])
     }
 
-    /// `durable`: all events before it were durable then.
-    pub(super) fn expect(&self, moment: usize, durable: usize, crash: Crash) -> Expected<'_> {
-        let lasts = |at: usize| match crash {
-            Crash::Kill => at <= moment,
-            Crash::PowerCut => at == 0 || at <= durable,
-        };
+    /// `durable`: all events in a part before this one were durable then.
+    pub(super) fn expect(
+        &self,
+        moment: usize,
+        durable: impl Fn(Part) -> usize,
+        crash: Crash,
+    ) -> Expected<'_> {
         let mut lines = Vec::with_capacity(self.sent.len());
         let mut unsynced = 0;
         for (index, sent) in self.sent.iter().enumerate() {
             let Some((from, to)) = sent.published else {
                 continue;
+            };
+            let durable = durable(sent.part);
+            let lasts = |at: usize| match crash {
+                Crash::Kill => at <= moment,
+                Crash::PowerCut => at == 0 || at <= durable,
             };
             let returned = sent.returned.is_some_and(|at| at <= moment);
             unsynced += u64::from(returned && to > durable && to > 0);
@@ -238,7 +248,7 @@ impl Oracle {
             holes: (crash == Crash::Kill).then(|| self.holes(moment)).flatten(),
             faults_max: usize::from(self.word_by_word),
             clean: crash == Crash::Kill && self.finished.is_some_and(|at| at <= moment),
-            what: format!("{crash:?} at {moment}, {durable} durable, {:?}", self.mode),
+            what: format!("{crash:?} at {moment}, {:?}", self.mode),
         }
     }
 

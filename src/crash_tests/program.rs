@@ -207,7 +207,7 @@ impl Program {
     }
 
     /// A producer claims, or sends.
-    fn claim(&mut self, world: &Shared, medium: &Simulated, channel: &Channel) {
+    fn claim(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Ring>) {
         let log = channel.log();
         if log.claim_would_wait() {
             return;
@@ -248,7 +248,7 @@ impl Program {
         &mut self,
         world: &Shared,
         medium: &Simulated,
-        channel: &Channel,
+        channel: &Channel<Ring>,
         (producer, payload): (usize, Vec<u8>),
     ) {
         let ring = channel.log().ring();
@@ -276,7 +276,7 @@ impl Program {
     }
 
     /// A step that syncs, and that no open claim can keep waiting.
-    fn sync(&mut self, world: &Shared, medium: &Simulated, channel: &Channel) {
+    fn sync(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Ring>) {
         let log = channel.log();
         let open = locked(world).first_open();
         let nobody_claims = open == u64::MAX;
@@ -316,7 +316,7 @@ impl Program {
     }
 
     /// Closes in order: every send returns before that.
-    fn finish(&mut self, world: &Shared, medium: &Simulated, channel: &Channel) {
+    fn finish(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Ring>) {
         while locked(world).first_open() < u64::MAX {
             let mut world = locked(world);
             if world.rng.chance(80) {

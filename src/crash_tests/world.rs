@@ -4,6 +4,7 @@
 use super::oracle::{Oracle, Sent};
 use super::*;
 use crate::durability::Log;
+use crate::memory::simulated::Part;
 use crate::ring::SetAside;
 use std::sync::Arc;
 
@@ -46,8 +47,8 @@ pub(super) struct Habits {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) rng: Rng,
-    pub(super) channel: Arc<Channel>,
-    reading: Reading,
+    pub(super) channel: Arc<Channel<Ring>>,
+    reading: Reading<Ring>,
     medium: Simulated,
     pub(super) oracle: Oracle,
     pub(super) book: Book,
@@ -162,6 +163,7 @@ impl World {
         assert!(last.is_none_or(|s| s.end <= claim.start), "{last:?}");
         self.oracle.sent.push(Sent {
             id,
+            part: Part::ALL,
             producer,
             number,
             payload,

@@ -147,15 +147,18 @@ impl<M: Memory> Log<M> {
         self.drive(Goal::Commit(self.ring.limit()))
     }
 
-    /// The receiver comes to this file. From now on no checkpoint vouches for counts.
-    pub(crate) fn enter(&self) {
+    /// The receiver comes to this file. From now on no checkpoint vouches for counts, on the disk neither.
+    pub(crate) fn enter(&self) -> io::Result<()> {
         let mut pages = self.pages.lock();
         pages.entered = true;
         pages.quiet = false;
         if pages.newest().clean {
             let (head, tail) = (pages.newest().head, pages.newest().tail);
             self.store_checkpoint(&mut pages, head, tail, false);
+            drop(pages);
+            self.sync_checkpoints()?;
         }
+        Ok(())
     }
 
     /// Makes a sealed file complete: all of it on stable storage, and a checkpoint that says so. If the receiver has not
@@ -203,6 +206,11 @@ impl<M: Memory> Log<M> {
         if planted!("drained_not_synced") {
             return Ok(());
         }
+        self.sync_checkpoints()
+    }
+
+    /// Makes both pages durable, and nothing else. A failure ends the channel.
+    fn sync_checkpoints(&self) -> io::Result<()> {
         let [first, second] = self.ring.layout().checkpoints;
         let words = second + CHECKPOINT_LEN as u64 / WORD_LEN - first;
         self.ring

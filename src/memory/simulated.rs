@@ -1,8 +1,12 @@
 //! A simulated medium for crash tests: remembers everything that was stored and every sync, so that
 //! the images that a power cut could have left can be made afterwards, for any moment of the run.
+//!
+//! It is one disk with one past. A file on it is a part, and so is the directory (`directory`): what one of them syncs
+//! says nothing of the others.
 
 #![allow(clippy::disallowed_types)] // never under loom
 
+pub(crate) mod directory;
 mod film;
 
 pub(crate) use film::{Choice, Film};
@@ -17,15 +21,41 @@ pub(crate) const SECTOR_LEN: u64 = 512;
 /// The cache knows of each stretch of this much whether the disk has to write it.
 const PAGE_LEN: u64 = 4096;
 
+/// A stretch of the disk whose stores become durable together. Begins and ends with a sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+}
+
+impl Part {
+    /// Whatever there is.
+    pub(crate) const ALL: Part = Part {
+        offset: 0,
+        len: u64::MAX,
+    };
+
+    pub(crate) fn covers(self, offset: u64, len: u64) -> bool {
+        self.offset <= offset && offset + len <= self.offset.saturating_add(self.len)
+    }
+
+    fn covers_part(self, part: Part) -> bool {
+        let end = part.offset.saturating_add(part.len);
+        self.offset <= part.offset && end <= self.offset.saturating_add(self.len)
+    }
+}
+
 /// What happened to the medium, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     /// Bytes of the log's pool, from `at`.
     Store { offset: u64, at: usize, len: usize },
-    /// A sync completed: all stores before the `since`-th event are durable.
-    Synced { since: usize },
+    /// A sync completed: all stores to the part before the `since`-th event are durable.
+    Synced { since: usize, part: Part },
     /// A sync failed: it may have made anything durable, or nothing.
     SyncFailed,
+    /// The part is another file's from now on: zeros, whatever happens.
+    Fresh { part: Part },
 }
 
 /// What happened to a medium, and what it was before.
@@ -59,13 +89,22 @@ struct State {
 /// What else happens while a sync runs.
 type Meanwhile = Box<dyn FnOnce() + Send>;
 
-/// Shared by clones.
+/// A disk, or a part of one. Shared by clones, and by the parts.
 #[derive(Clone)]
-pub(crate) struct Simulated(Arc<Mutex<State>>, Arc<Mutex<Option<Meanwhile>>>);
+pub(crate) struct Simulated {
+    state: Arc<Mutex<State>>,
+    meanwhile: Arc<Mutex<Option<Meanwhile>>>,
+    part: Part,
+    /// As long as somebody has it, the part is given to no other file.
+    lease: Option<Arc<()>>,
+}
 
 impl std::fmt::Debug for Simulated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Simulated").field(&self.0).finish()
+        f.debug_struct("Simulated")
+            .field("state", &self.state)
+            .field("part", &self.part)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,16 +139,52 @@ impl Simulated {
             failed: false,
             word_by_word: false,
         };
-        Simulated(Arc::new(Mutex::new(state)), Arc::default())
+        Simulated::of(state)
+    }
+
+    fn of(state: State) -> Self {
+        Simulated {
+            state: Arc::new(Mutex::new(state)),
+            meanwhile: Arc::default(),
+            part: Part::ALL,
+            lease: None,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Another one, with the same past.
+    fn meanwhile(&self) -> MutexGuard<'_, Option<Meanwhile>> {
+        self.meanwhile.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Another disk, with the same past.
     pub(crate) fn copied(&self) -> Self {
-        Simulated(Arc::new(Mutex::new(self.state().clone())), Arc::default())
+        Simulated {
+            part: self.part,
+            ..Simulated::of(self.state().clone())
+        }
+    }
+
+    /// A part of the disk: its offset 0 is that of the part, and its sync makes nothing else durable.
+    pub(crate) fn part(&self, part: Part) -> Self {
+        let whole = part.offset.is_multiple_of(SECTOR_LEN) && part.len.is_multiple_of(SECTOR_LEN);
+        assert!(whole, "{part:?}");
+        Simulated {
+            part,
+            lease: None,
+            ..self.clone()
+        }
+    }
+
+    /// The whole of it.
+    pub(crate) fn disk(&self) -> Self {
+        Simulated {
+            part: Part::ALL,
+            lease: None,
+            ..self.clone()
+        }
     }
 
     /// After `count` more syncs one fails, and leaves what it was to write as it is; `None`: none does.
@@ -124,22 +199,20 @@ impl Simulated {
 
     /// Does this once, while the next sync runs.
     pub(crate) fn during_next_sync(&self, meanwhile: impl FnOnce() + Send + 'static) {
-        let mut next = self.1.lock().unwrap_or_else(|e| e.into_inner());
-        *next = Some(Box::new(meanwhile));
+        *self.meanwhile() = Some(Box::new(meanwhile));
     }
 
     /// Takes that back; whether it was still to be done.
     pub(crate) fn nothing_during_syncs(&self) -> bool {
-        let mut next = self.1.lock().unwrap_or_else(|e| e.into_inner());
-        next.take().is_some()
+        self.meanwhile().take().is_some()
     }
 
-    /// Events so far.
+    /// Events of the disk so far.
     pub(crate) fn moment(&self) -> usize {
         self.state().log.events.len()
     }
 
-    /// Completed syncs so far.
+    /// Completed syncs so far, of any part.
     pub(crate) fn syncs(&self) -> usize {
         self.state()
             .log
@@ -149,15 +222,51 @@ impl Simulated {
             .count()
     }
 
-    /// All events before this one were durable when the last sync completed.
+    /// All events here before this one were durable when the last sync completed.
     pub(crate) fn durable_moment(&self) -> usize {
         let state = self.state();
         let mut last = state.log.events.iter().rev();
         last.find_map(|e| match e {
-            Event::Synced { since } => Some(*since),
+            Event::Synced { since, part } if part.covers_part(self.part) => Some(*since),
             _ => None,
         })
         .unwrap_or(0)
+    }
+
+    /// Whether a power cut could leave another value than the one that is there now.
+    pub(crate) fn is_open(&self) -> bool {
+        let durable = self.durable_moment();
+        let state = self.state();
+        let mut later = state.log.events.iter().skip(durable);
+        later.any(|event| match event {
+            Event::Store { offset, len, .. } => self.part.covers(*offset, *len as u64),
+            _ => false,
+        })
+    }
+
+    /// Gives the part to another file: what was there is gone at once.
+    pub(crate) fn make_fresh(&self) {
+        let Part { offset, len } = self.part;
+        let state = &mut *self.state();
+        state.live[offset as usize..(offset + len) as usize].fill(0);
+        match &mut state.unlogged {
+            Some(written) => written.push((offset, len)),
+            None => {
+                let pages = offset / PAGE_LEN..(offset + len).div_ceil(PAGE_LEN);
+                state.stale.retain(|page| !pages.contains(page));
+                state.log.events.push(Event::Fresh { part: self.part });
+            }
+        }
+    }
+
+    /// What the part is.
+    pub(crate) fn whole(&self) -> Part {
+        self.part
+    }
+
+    /// Forgets that a sync failed: whatever it was to make durable is no longer needed.
+    pub(crate) fn forgive(&self) {
+        self.state().failed = false;
     }
 
     /// Whether a sync failed.
@@ -170,7 +279,7 @@ impl Simulated {
         !self.state().stale.is_empty()
     }
 
-    /// What a killed process leaves: the page cache as it is.
+    /// What a killed process leaves of the disk: the page cache as it is.
     pub(crate) fn killed(&self) -> Vec<u8> {
         self.state().live.clone()
     }
@@ -189,9 +298,31 @@ impl Simulated {
         film.image(choose)
     }
 
+    /// Changes what was there before anything happened.
+    fn preset(&self, offset: u64, bytes: &[u8]) {
+        let state = &mut *self.state();
+        let range = offset as usize..offset as usize + bytes.len();
+        state.live[range.clone()].copy_from_slice(bytes);
+        match &mut state.unlogged {
+            Some(written) => written.push((offset, bytes.len() as u64)),
+            None => {
+                assert!(state.log.events.is_empty(), "too late");
+                state.log.disk[range.clone()].copy_from_slice(bytes);
+                state.log.cache[range].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// The place on the disk of so many bytes.
+    fn place(&self, offset: u64, len: usize) -> u64 {
+        let place = self.part.offset + offset;
+        assert!(self.part.covers(place, len as u64), "beyond the part");
+        place
+    }
+
     fn write(&self, offset: u64, bytes: &[u8]) {
-        let mut state = self.state();
-        let state = &mut *state;
+        let offset = self.place(offset, bytes.len());
+        let state = &mut *self.state();
         let range = offset as usize..offset as usize + bytes.len();
         if let Some(written) = &mut state.unlogged {
             written.push((offset, bytes.len() as u64));
@@ -222,13 +353,14 @@ impl Simulated {
     }
 
     fn read(&self, offset: u64, bytes: &mut [u8]) {
+        let offset = self.place(offset, bytes.len());
         let state = self.state();
         bytes.copy_from_slice(&state.live[offset as usize..offset as usize + bytes.len()]);
     }
 
-    fn flush(&self) -> io::Result<()> {
+    fn flush(&self, part: Part) -> io::Result<()> {
         let since = self.moment();
-        let meanwhile = self.1.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let meanwhile = self.meanwhile().take();
         if let Some(meanwhile) = meanwhile {
             meanwhile();
         }
@@ -248,7 +380,7 @@ impl Simulated {
             }
             *left = left.saturating_sub(1);
         }
-        state.log.events.push(Event::Synced { since });
+        state.log.events.push(Event::Synced { since, part });
         Ok(())
     }
 }
@@ -288,22 +420,26 @@ impl Memory for Simulated {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.flush()
+        self.flush(self.part)
     }
 
-    fn sync_words(&self, _: u64, _: u64) -> io::Result<()> {
-        self.flush()
+    fn sync_words(&self, word: u64, count: u64) -> io::Result<()> {
+        let from = self.place(word * WORD_LEN, (count * WORD_LEN) as usize);
+        let to = (from + count * WORD_LEN).next_multiple_of(SECTOR_LEN);
+        let offset = from / SECTOR_LEN * SECTOR_LEN;
+        let len = to - offset;
+        self.flush(Part { offset, len })
     }
 }
 
 impl Medium for Simulated {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state().live.len() as u64)
+        let there = self.state().live.len() as u64 - self.part.offset;
+        Ok(self.part.len.min(there))
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let len = self.state().live.len() as u64;
-        if offset + bytes.len() as u64 > len {
+        if offset + bytes.len() as u64 > Medium::len(self)? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.read(offset, bytes);
@@ -316,6 +452,6 @@ impl Medium for Simulated {
     }
 
     fn sync_written(&self) -> io::Result<()> {
-        self.flush()
+        self.flush(self.part)
     }
 }

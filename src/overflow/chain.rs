@@ -314,7 +314,7 @@ impl<F: Files> Chain<F> {
                 entry.entered = true;
                 let backlog = entry.backlog;
                 drop(state);
-                log.enter();
+                log.enter()?;
                 return Ok(Next { log, backlog });
             }
             (entry.number, entry.end)
@@ -333,7 +333,7 @@ impl<F: Files> Chain<F> {
             (entry.log, entry.entered) = (Some(Arc::clone(&log)), true);
         }
         drop(state);
-        log.enter();
+        log.enter()?;
         Ok(Next { log, backlog })
     }
 

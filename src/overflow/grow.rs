@@ -231,11 +231,14 @@ impl<F: Files> Chain<F> {
 
     /// A file could not be made. If its name is there and stays, a later life could take it for a part of the chain.
     fn not_made(&self, number: u64, error: io::Error) -> SendFailure {
-        match self.files.remove(number) {
-            Err(left) if left.kind() != io::ErrorKind::NotFound => {
-                self.state.lock().broken = Some(error.kind());
-            }
-            _ => {}
+        let gone = match self.files.remove(number) {
+            // It never had its name.
+            Err(left) if left.kind() == io::ErrorKind::NotFound => Ok(()),
+            // The file before goes on, maybe beyond the end that this one tells.
+            removed => removed.and_then(|()| self.files.sync_directory()),
+        };
+        if gone.is_err() {
+            self.state.lock().broken = Some(error.kind());
         }
         SendFailure::Io(error)
     }

@@ -119,19 +119,20 @@ impl<D: Directory> Disk<D> {
             });
         }
         let last_number = others.last().map_or(0, Member::number);
-        let drained = others.extract_if(.., |member| member.is_drained());
-        let gone = drained.map(|member| member.number()).collect();
         let head = ring.checkpoint.head;
         let behind = others.partition_point(|member| member.identity.start < head);
         let mut members = others;
-        if !ring.is_drained() {
-            members.insert(behind, ring);
-        }
-        Ok(Plan {
+        members.insert(behind, ring);
+        let mut plan = Plan {
             members,
-            gone,
+            gone: Vec::new(),
             last_number,
-        })
+        };
+        // C5: from the front alone. What lies behind one that is not drained tells where that one ends.
+        while plan.members.len() > 1 && plan.members[0].is_drained() {
+            plan.leave_out(0);
+        }
+        Ok(plan)
     }
 
     /// `None`: the file is somebody else's.

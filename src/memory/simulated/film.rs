@@ -1,6 +1,6 @@
 //! What happened to a medium, event by event, and at each moment all that a crash could leave.
 
-use super::{Event, Log, PAGE_LEN, SECTOR_LEN, Simulated, State};
+use super::{Event, Log, PAGE_LEN, Part, SECTOR_LEN, Simulated, State};
 use std::collections::BTreeMap;
 
 /// The medium at one moment of its past.
@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 pub(crate) struct Film {
     log: Log,
     moment: usize,
-    /// What the disk holds for certain: all events before `durable_moment` are in it.
+    /// What the disk holds for certain.
     durable: Vec<u8>,
-    durable_moment: usize,
+    /// Of each part that was synced: all events in it before this one are durable.
+    durable_moments: Vec<(Part, usize)>,
+    /// The stores that are not.
+    pending: Vec<usize>,
     /// What programs see.
     live: Vec<u8>,
     /// What each sector that was stored in may hold instead, in order of time, as places in `values`.
@@ -40,7 +43,8 @@ impl Film {
         Film {
             moment: 0,
             durable: log.disk.clone(),
-            durable_moment: 0,
+            durable_moments: Vec::new(),
+            pending: Vec::new(),
             live: log.cache.clone(),
             open: BTreeMap::new(),
             values: Vec::new(),
@@ -60,9 +64,16 @@ impl Film {
         self.log.events.len()
     }
 
-    /// All events before this one are durable.
+    /// All events before this one are durable, whatever they touch.
     pub(crate) fn durable_moment(&self) -> usize {
-        self.durable_moment
+        self.durable_moment_of(Part::ALL)
+    }
+
+    /// All events in the part before this one are durable.
+    pub(crate) fn durable_moment_of(&self, part: Part) -> usize {
+        let moments = self.durable_moments.iter();
+        let moments = moments.filter(|(synced, _)| synced.covers_part(part));
+        moments.map(|(_, moment)| *moment).max().unwrap_or(0)
     }
 
     /// Whether the last event was a sync that completed.
@@ -70,7 +81,7 @@ impl Film {
         self.moment > 0 && matches!(self.log.events[self.moment - 1], Event::Synced { .. })
     }
 
-    /// Syncs that completed so far, not before the `from`-th event.
+    /// Syncs that completed so far, of any part, not before the `from`-th event.
     pub(crate) fn syncs_since(&self, from: usize) -> usize {
         let events = self.log.events[..self.moment].iter().skip(from);
         events.filter(|e| matches!(e, Event::Synced { .. })).count()
@@ -89,30 +100,59 @@ impl Film {
         self.fresh.clear();
         match event {
             Event::Store { offset, at, len } => {
+                self.pending.push(self.moment - 1);
                 let bytes = &self.log.pool[at..at + len];
                 self.live[offset as usize..offset as usize + len].copy_from_slice(bytes);
                 self.open_sectors(offset, at, len);
             }
             Event::SyncFailed => {}
-            Event::Synced { since } => {
-                for n in self.durable_moment..since {
-                    if let Event::Store { offset, at, len } = self.log.events[n] {
+            Event::Synced { since, part } => {
+                match self.durable_moments.iter_mut().find(|m| m.0 == part) {
+                    Some((_, moment)) => *moment = since.max(*moment),
+                    None => self.durable_moments.push((part, since)),
+                }
+                let pending = self.drop_open(part);
+                for n in pending {
+                    let Event::Store { offset, at, len } = self.log.events[n] else {
+                        continue;
+                    };
+                    if !part.covers(offset, len as u64) {
+                        self.pending.push(n);
+                    } else if n < since {
                         let bytes = &self.log.pool[at..at + len];
                         self.durable[offset as usize..offset as usize + len].copy_from_slice(bytes);
                         self.screen.touch(offset, len as u64);
-                    }
-                }
-                self.durable_moment = since.max(self.durable_moment);
-                self.open.clear();
-                self.values.clear();
-                for n in since..self.moment - 1 {
-                    if let Event::Store { offset, at, len } = self.log.events[n] {
+                    } else {
+                        self.pending.push(n);
                         self.open_sectors(offset, at, len);
                     }
                 }
                 self.fresh.clear();
             }
+            Event::Fresh { part } => {
+                for n in self.drop_open(part) {
+                    if let Event::Store { offset, len, .. } = self.log.events[n]
+                        && !part.covers(offset, len as u64)
+                    {
+                        self.pending.push(n);
+                    }
+                }
+                let range = part.offset as usize..(part.offset + part.len) as usize;
+                self.live[range.clone()].fill(0);
+                self.durable[range].fill(0);
+                self.screen.touch(part.offset, part.len);
+            }
         }
+    }
+
+    /// No sector of the part is open any more. Takes the pending stores, of all parts.
+    fn drop_open(&mut self, part: Part) -> Vec<usize> {
+        self.open
+            .retain(|sector, _| !part.covers(sector * SECTOR_LEN, SECTOR_LEN));
+        if self.open.is_empty() {
+            self.values.clear();
+        }
+        std::mem::take(&mut self.pending)
     }
 
     /// Gives the sectors of a store one value more each, unless it changes nothing.
@@ -204,8 +244,8 @@ impl Film {
     pub(crate) fn in_the_same_boot(&self) -> Simulated {
         let mut newest = self.durable.clone();
         let mut pending = Vec::new();
-        for n in self.durable_moment..self.moment {
-            if let Event::Store { offset, at, len } = self.log.events[n] {
+        for n in &self.pending {
+            if let Event::Store { offset, at, len } = self.log.events[*n] {
                 let bytes = &self.log.pool[at..at + len];
                 newest[offset as usize..offset as usize + len].copy_from_slice(bytes);
                 pending.push((offset, bytes));
