@@ -148,7 +148,11 @@ fn several_senders_overflow_together_and_each_keeps_its_order() {
             assert_eq!(rx.recv(), Err(RecvError::Disconnected));
         });
         drop(rx);
-        assert_eq!(names(&path), BTreeSet::from(["q".to_owned()]), "{durability:?}");
+        assert_eq!(
+            names(&path),
+            BTreeSet::from(["q".to_owned()]),
+            "{durability:?}"
+        );
     }
 }
 

@@ -48,7 +48,7 @@ impl<F: Files> Chain<F> {
             let completed = self.complete_one()?;
             if self.state.lock().ring_is_free {
                 // It needs no space: it comes next, whenever that is. An error is left to whoever needs it.
-                self.grow(&self.active(), 0).ok();
+                self.link_behind(&self.active(), 0).ok();
             }
             if !retired && !completed && !self.return_to_ring() {
                 return Ok(());
@@ -137,7 +137,7 @@ impl<F: Files> Chain<F> {
             let log = self.active();
             let ring = log.ring();
             let is_empty = ring.layout().once && ring.head() == ring.tail();
-            if !is_empty || !self.common.ring_is_near() || self.grow(&log, 0).is_err() {
+            if !is_empty || !self.common.ring_is_near() || self.link_behind(&log, 0).is_err() {
                 break;
             }
             // The ring is next, or behind a file that was linked ahead of need, and is empty, too.
