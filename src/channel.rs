@@ -584,11 +584,16 @@ impl<F: Files<Memory: Medium>> Channel<F> {
                 }
                 Err(error) => return Some(Incoming::Failed(error)),
             };
-            let end = backlog.cursor();
-            let ended = backlog.is_at_end();
+            let mut end = backlog.cursor();
             let incoming = match item {
                 Item::Filler => None,
                 Item::Message { position, state } => {
+                    let mut other = Vec::new();
+                    // An error comes again when more is asked for.
+                    backlog
+                        .pass_fillers(ring.memory(), ring.lives(), &mut other)
+                        .ok();
+                    end = backlog.cursor();
                     reading.found += 1;
                     let frame = ring.hand_out(position, state);
                     Some(Incoming::Message(self.held(&log, frame)))
@@ -605,7 +610,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
                 }
             };
             ring.pass(&mut reading.reader, end);
-            if ended {
+            if backlog.is_at_end() {
                 ring.correct_counts(reading.counted, reading.found);
             }
             if incoming.is_some() {

@@ -53,6 +53,12 @@ impl LockedFile {
         }
     }
 
+    /// Gives the lock up: the file is owned through another one. It may be opened again while a thread still has it.
+    pub(crate) fn without_lock(self) -> io::Result<Self> {
+        self.0.unlock()?;
+        Ok(self)
+    }
+
     pub(crate) fn as_file(&self) -> &File {
         &self.0
     }
@@ -129,6 +135,16 @@ impl Medium for Looked {
 
     fn sync_written(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Opens a file that is owned through the lock of another one; `NotFound` if there is no regular file.
+pub(crate) fn open_owned(path: &Path) -> io::Result<LockedFile> {
+    let file = open_options().open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(LockedFile(file))
+    } else {
+        Err(io::ErrorKind::NotFound.into())
     }
 }
 

@@ -22,6 +22,8 @@ impl<M: Memory> Log<M> {
         };
         match self.ring.read(reader, visible, buffer) {
             Seen::Message(frame) => Some(Received::Message(frame)),
+            // A drained file may be gone already, but for the padding that sealed it all was read.
+            Seen::Foreign { .. } | Seen::Nothing if self.is_drained() => Some(Received::End),
             Seen::Foreign { position } => Some(self.foreign(position)),
             Seen::Nothing if self.ring.end() == Some(reader.cursor()) => Some(Received::End),
             Seen::Nothing if !ended => None,
@@ -65,8 +67,7 @@ impl<M: Memory> Log<M> {
     fn acknowledged_synced(&self, count: u64) {
         // [O:settings] Relaxed: a setting; no data hangs on it.
         let every = self.common.commit_every.load(Ordering::Relaxed);
-        // Once the receiver has left the file, it may be drained with each acknowledgement.
-        let due = every == 1 || count.is_multiple_of(every) || self.ring.is_passed();
+        let due = every == 1 || count.is_multiple_of(every) || self.may_be_drained();
         if due {
             self.advance();
         }
@@ -86,13 +87,19 @@ impl<M: Memory> Log<M> {
         if self.is_quarter_behind(position) {
             self.advance();
             self.flush_quarter();
-        } else if self.ring.is_passed() {
+        } else if self.may_be_drained() {
             self.advance();
         }
         if !planted!("ack_wakes_nobody") {
             self.common.events.room.notify();
         }
         self.flag_progress_if_delayed();
+    }
+
+    /// Nothing is left in a file that may be drained by it, or in which the channel may return to its ring.
+    fn may_be_drained(&self) -> bool {
+        let matters = self.ring.end().is_some() || self.return_at > 0 && self.common.ring_is_near();
+        matters && self.ring.unacknowledged() == 0
     }
 
     /// Gives up the damage at `[position, end)`: the head may pass it.

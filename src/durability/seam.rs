@@ -55,6 +55,12 @@ impl<M: Memory> Log<M> {
         self.ring.end() == Some(self.ring.head())
     }
 
+    /// The same, when the head has moved as far as it can.
+    pub(crate) fn has_drained(&self) -> bool {
+        self.ring.advance();
+        self.is_drained()
+    }
+
     /// The receiver has read all of the file, and goes on to the next.
     pub(crate) fn left(&self) {
         self.ring.advance();

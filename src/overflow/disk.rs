@@ -103,6 +103,19 @@ impl<D: Directory> Disk<D> {
         }
     }
 
+    /// `None`: the file is not there, or is somebody else's.
+    pub(super) fn identity_if_ours(&self, number: u64) -> Result<Option<Identity>, Error> {
+        let identity = match self.identity_of(number) {
+            Ok(identity) => identity,
+            Err(Error::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error.into());
+            }
+            Err(_) => return Ok(None),
+        };
+        let is_ours = identity.channel_id == self.identity.channel_id && identity.number == number;
+        Ok(is_ours.then_some(identity))
+    }
+
     /// The identity of one of the files.
     pub(super) fn identity_of(&self, number: u64) -> Result<Identity, Error> {
         match number {
@@ -141,6 +154,17 @@ impl<D: Directory> Files for Disk<D> {
             identity.end(),
             u64::MAX,
         ))
+    }
+
+    fn unmake(&self, number: u64) -> io::Result<()> {
+        match self.identity_if_ours(number).map_err(io_of)? {
+            // The file before goes on, maybe beyond the end that this one tells.
+            Some(_) => {
+                self.directory.remove(number)?;
+                self.directory.sync_directory()
+            }
+            None => Ok(()),
+        }
     }
 
     fn reopen(&self, number: u64, end: u64) -> io::Result<Born<D::Memory>> {

@@ -79,6 +79,26 @@ impl<F: Files> Chain<F> {
     ) -> Result<(), SendFailure> {
         let growing = self.growing.lock();
         self.common.check_open()?;
+        self.link_if_last(log, frame_len)?;
+        drop(growing);
+        Ok(())
+    }
+
+    /// The same, whether anybody is there to receive or not.
+    pub(super) fn link_behind(
+        &self,
+        log: &Arc<Log<F::Memory>>,
+        frame_len: u64,
+    ) -> Result<(), SendFailure> {
+        let growing = self.growing.lock();
+        self.common.check().map_err(SendFailure::Io)?;
+        self.link_if_last(log, frame_len)?;
+        drop(growing);
+        Ok(())
+    }
+
+    /// The caller holds `growing`.
+    fn link_if_last(&self, log: &Arc<Log<F::Memory>>, frame_len: u64) -> Result<(), SendFailure> {
         let is_last = {
             let state = self.state.lock();
             state.index_of(log) == Some(state.entries.len() - 1)
@@ -86,7 +106,6 @@ impl<F: Files> Chain<F> {
         if is_last && log.ring().end().is_none() {
             self.link(log, frame_len)?;
         }
-        drop(growing);
         Ok(())
     }
 
@@ -212,16 +231,16 @@ impl<F: Files> Chain<F> {
         let capacity = capacity.ok_or(SendFailure::Full)?;
         let start = behind(capacity)?;
         let last = number + NUMBERS_TRIED;
-        let made = loop {
-            let made = self.files.make(number, start, end, capacity);
-            match made {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < last => {
-                    number += 1;
+        let born = loop {
+            match self.files.make(number, start, end, capacity) {
+                Ok(born) => break born,
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(self.not_made(number, error));
                 }
-                made => break made,
+                Err(error) if number == last => return Err(SendFailure::Io(error)),
+                Err(_) => number += 1,
             }
         };
-        let born = made.map_err(|error| self.not_made(number, error))?;
         let mut state = self.state.lock();
         state.next_number = number + 1;
         state.bytes += HEADER_LEN + capacity;
@@ -231,12 +250,7 @@ impl<F: Files> Chain<F> {
 
     /// A file could not be made. If its name is there and stays, a later life could take it for a part of the chain.
     fn not_made(&self, number: u64, error: io::Error) -> SendFailure {
-        let gone = match self.files.remove(number) {
-            // It never had its name.
-            Err(left) if left.kind() == io::ErrorKind::NotFound => Ok(()),
-            // The file before goes on, maybe beyond the end that this one tells.
-            removed => removed.and_then(|()| self.files.sync_directory()),
-        };
+        let gone = self.files.unmake(number);
         if gone.is_err() {
             self.state.lock().broken = Some(error.kind());
         }

@@ -50,6 +50,9 @@ pub(crate) trait Files: std::fmt::Debug + Send + Sync + 'static {
         capacity: u64,
     ) -> io::Result<Born<Self::Memory>>;
 
+    /// Sees to it that nothing of a file that could not be made is there, durably.
+    fn unmake(&self, number: u64) -> io::Result<()>;
+
     /// Opens a complete file again, which ends at `end`.
     fn reopen(&self, number: u64, end: u64) -> io::Result<Born<Self::Memory>>;
 
@@ -80,6 +83,10 @@ impl<M: Memory> Files for Alone<M> {
 
     fn make(&self, _: u64, _: u64, _: u64, _: u64) -> io::Result<Born<M>> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn unmake(&self, _: u64) -> io::Result<()> {
+        Ok(())
     }
 
     fn reopen(&self, _: u64, _: u64) -> io::Result<Born<M>> {

@@ -2,7 +2,7 @@
 
 use super::disk::Directory;
 use crate::error::Error;
-use crate::file::{self, Created, Fill, Found, LockedFile};
+use crate::file::{self, Created, Fill, LockedFile};
 use crate::format::HEADER_LEN;
 use crate::memory::Medium;
 use crate::memory::mapped::Mapped;
@@ -34,15 +34,6 @@ fn number_in(name: &str) -> Option<u64> {
 }
 
 impl Named {
-    fn take(&self, number: u64) -> Result<LockedFile, Error> {
-        match file::open_existing(&path_of(&self.path, number))? {
-            Found::File(file) => Ok(file),
-            Found::Locked => Err(Error::Locked),
-            Found::NotRegular => Err(Error::NotRegular),
-            Found::Missing => Err(Error::Io(io::ErrorKind::NotFound.into())),
-        }
-    }
-
     /// The names beside the ring that begin like those of its overflow files: what comes behind `path.`.
     fn suffixes(&self) -> io::Result<Vec<String>> {
         let Some(name) = self.path.file_name() else {
@@ -94,6 +85,7 @@ impl Directory for Named {
             Created::File(file) => file,
             Created::Lost | Created::Locked => return Err(io::ErrorKind::AlreadyExists.into()),
         };
+        let file = file.without_lock()?;
         let memory = Mapped::new(Arc::new(file), len, self.synced)?;
         if !self.synced {
             memory.populate()?;
@@ -113,7 +105,7 @@ impl Directory for Named {
         let file = match number {
             0 => Arc::clone(&self.ring),
             _ => {
-                let file = self.take(number)?;
+                let file = file::open_owned(&path_of(&self.path, number))?;
                 file::allocate_all(&file, len)?;
                 Arc::new(file)
             }

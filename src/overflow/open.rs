@@ -135,19 +135,6 @@ impl<D: Directory> Disk<D> {
         Ok(plan)
     }
 
-    /// `None`: the file is somebody else's.
-    fn identity_if_ours(&self, number: u64) -> Result<Option<Identity>, Error> {
-        let identity = match self.identity_of(number) {
-            Ok(identity) => identity,
-            Err(Error::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error.into());
-            }
-            Err(_) => return Ok(None),
-        };
-        let is_ours = identity.channel_id == self.identity.channel_id && identity.number == number;
-        Ok(is_ours.then_some(identity))
-    }
-
     fn judge(&self, members: &[Member], index: usize) -> Result<Judged, Error> {
         let member = &members[index];
         let follows = members.get(index + 1).map(|next| next.identity.follows);

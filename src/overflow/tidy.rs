@@ -48,7 +48,7 @@ impl<F: Files> Chain<F> {
             let completed = self.complete_one()?;
             if self.state.lock().ring_is_free {
                 // It needs no space: it comes next, whenever that is. An error is left to whoever needs it.
-                self.grow(&self.active(), 0).ok();
+                self.link_behind(&self.active(), 0).ok();
             }
             if !retired && !completed && !self.return_to_ring() {
                 return Ok(());
@@ -62,12 +62,13 @@ impl<F: Files> Chain<F> {
             let state = self.state.lock();
             let first = &state.entries[0];
             match &first.log {
-                Some(log) if state.entries.len() > 1 && log.is_drained() => {
-                    (first.number, Arc::clone(log))
-                }
+                Some(log) if state.entries.len() > 1 => (first.number, Arc::clone(log)),
                 _ => return Ok(false),
             }
         };
+        if !log.has_drained() {
+            return Ok(false);
+        }
         if !planted!("removed_before_drained_is_durable") {
             log.retire()?;
         }
@@ -131,18 +132,16 @@ impl<F: Files> Chain<F> {
     /// Before the end of a life: what is drained goes, and an overflow file in which nothing is left gives way to the
     /// ring. The receiver is gone.
     pub(super) fn finish_chain(&self) -> io::Result<()> {
-        self.retire_drained()?;
         loop {
+            self.retire_drained()?;
             let log = self.active();
             let ring = log.ring();
             let is_empty = ring.layout().once && ring.head() == ring.tail();
-            // All before it are drained, and the ring was among them; or it comes behind one that was linked ahead of need.
-            let is_first = self.state.lock().index_of(&log) == Some(0);
-            if !is_empty || !is_first || self.grow(&log, 0).is_err() {
+            if !is_empty || !self.common.ring_is_near() || self.link_behind(&log, 0).is_err() {
                 break;
             }
+            // The ring is next, or behind a file that was linked ahead of need, and is empty, too.
             log.seal();
-            self.retire_drained()?;
         }
         self.drop_unused()
     }

@@ -50,6 +50,36 @@ impl Backlog {
         self.at >= self.end
     }
 
+    /// Passes what is nobody's to receive, so that it does not keep the file from being drained until somebody asks
+    /// for more.
+    pub(crate) fn pass_fillers(
+        &mut self,
+        medium: &dyn Medium,
+        lives: &Lives,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        while self.at < self.end {
+            let mut scanner = Scanner {
+                medium,
+                lives,
+                capacity: self.capacity,
+                window: &mut self.window,
+                verified: 0,
+            };
+            let is_filler = match scanner.place(self.at, self.end, false)? {
+                Place::Valid { state, .. } => state == State::Acknowledged,
+                Place::Named | Place::Nothing => false,
+            };
+            let before = self.at;
+            if !is_filler || self.next(medium, lives, buffer)? != Some(Item::Filler) {
+                // What is damaged is told when it is asked for.
+                self.at = before;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     /// The next item; `None` at the end. After an error the same item is tried again.
     pub(crate) fn next(
         &mut self,

@@ -215,13 +215,6 @@ impl<M: Memory> Ring<M> {
         self.let_pass(position);
     }
 
-    /// Whether the receiver has passed all that the file will ever hold.
-    pub(crate) fn is_passed(&self) -> bool {
-        let Some(end) = self.end() else { return false };
-        // [O:cursor_look] Relaxed: a hint; who walks loads it again.
-        self.reading.cursor.load(Ordering::Relaxed) == end
-    }
-
     /// Moves the head over the acknowledged prefix; tells whether it moved. If another thread is at it,
     /// that one does it for us.
     pub(crate) fn advance(&self) -> bool {
@@ -283,6 +276,9 @@ impl<M: Memory> Ring<M> {
             };
             head += word1.frame_len();
         }
+        if head == cursor && self.layout.once {
+            head = self.over_the_seal(head);
+        }
         if head > from {
             // [O:head] Release: E3, pairs with [O:head_read].
             self.back
@@ -290,6 +286,22 @@ impl<M: Memory> Ring<M> {
                 .store(head, weaken!("head", Ordering::Release));
         }
         head > from
+    }
+
+    /// The end of the file, if nothing but the padding that sealed it lies between `head` and that; else `head`.
+    ///
+    /// The receiver may be slow to pass it. A file that is filled once is not reused, so nobody waits for that: whoever
+    /// is left in a drained file goes on to the next.
+    fn over_the_seal(&self, head: u64) -> u64 {
+        let Some(end) = self.end() else { return head };
+        let mut at = head;
+        while at < end {
+            match self.published_at(at) {
+                Some(word1) if word1.kind == Kind::Padding => at += word1.frame_len(),
+                _ => return head,
+            }
+        }
+        at
     }
 
     /// The end of the published prefix that begins at `from`, and the claims in it: each is a message or

@@ -1,0 +1,335 @@
+//! An unbounded channel grows into further files, gives their space back, and loses nothing on the way.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use support::{HEADER, RING, flush, watchdog, with};
+use walchan::{Delivery, Durability, Error, Options, Receiver, RecvError, SendErrorKind, Sender};
+
+/// The names in the directory of a channel.
+fn names(path: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+fn bytes(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    // One that is gone meanwhile has none.
+    let lens = entries.filter_map(|e| Some(e.unwrap().metadata().ok()?.len()));
+    lens.sum()
+}
+
+/// Waits until the ring is the only file: the keeper removes the others in its own time.
+fn wait_for_ring_alone(path: &Path) {
+    let only = BTreeSet::from([path.file_name().unwrap().to_str().unwrap().to_owned()]);
+    while names(path) != only {
+        std::thread::yield_now();
+    }
+}
+
+fn message(n: u64) -> Vec<u8> {
+    let len = (n * 7919 % 900) as usize;
+    let mut bytes = n.to_le_bytes().to_vec();
+    bytes.resize(8 + len, n as u8);
+    bytes
+}
+
+fn expect(rx: &Receiver<Vec<u8>>, range: std::ops::Range<u64>) {
+    for n in range {
+        assert_eq!(*rx.recv().unwrap(), message(n), "{n}");
+    }
+}
+
+fn send_all(tx: &Sender<Vec<u8>>, range: std::ops::Range<u64>) {
+    for n in range {
+        tx.send(message(n)).unwrap();
+    }
+}
+
+fn open(path: &PathBuf, options: Options) -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    walchan::channel_with_options(path, options).unwrap()
+}
+
+const MODES: [Durability; 3] = [
+    Durability::FlushOnly,
+    Durability::SyncEvery {
+        max_ops: 50,
+        max_delay: Duration::from_millis(1),
+    },
+    Durability::SyncPerSend,
+];
+
+#[test]
+fn more_than_the_ring_holds_is_carried_in_order_and_the_space_comes_back() {
+    let _dog = watchdog();
+    for durability in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        let (tx, rx) = open(&path, with(durability));
+        for round in 0..3 {
+            let from = round * 2000;
+            send_all(&tx, from..from + 2000);
+            assert!(names(&path).len() > 1, "{durability:?} did not grow");
+            expect(&rx, from..from + 2000);
+            wait_for_ring_alone(&path);
+        }
+        assert_eq!(bytes(&path), HEADER as u64 + RING);
+        drop((tx, rx));
+        assert_eq!(names(&path).len(), 1);
+    }
+}
+
+#[test]
+fn a_backlog_in_several_files_is_there_after_a_clean_stop() {
+    let _dog = watchdog();
+    for durability in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        let (tx, rx) = open(&path, with(durability));
+        send_all(&tx, 0..3000);
+        drop((tx, rx));
+        let (tx, rx) = open(&path, with(durability));
+        if cfg!(feature = "fsync") {
+            assert!(rx.recovery().is_clean());
+        }
+        assert_eq!(rx.recovery().kept(), 3000);
+        send_all(&tx, 3000..4000);
+        expect(&rx, 0..1500);
+        drop((tx, rx));
+        let (tx, rx) = open(&path, with(durability));
+        assert_eq!(rx.recovery().kept(), 2500);
+        expect(&rx, 1500..4000);
+        wait_for_ring_alone(&path);
+        send_all(&tx, 4000..4010);
+        expect(&rx, 4000..4010);
+    }
+}
+
+#[test]
+fn several_senders_overflow_together_and_each_keeps_its_order() {
+    let _dog = watchdog();
+    for durability in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        let (tx, rx) =
+            walchan::channel_with_options::<(u64, u64, Vec<u8>)>(&path, with(durability)).unwrap();
+        let each = 1500;
+        std::thread::scope(|scope| {
+            for sender in 0..4 {
+                let tx = tx.clone();
+                scope.spawn(move || {
+                    for n in 0..each {
+                        tx.send((sender, n, vec![n as u8; (n % 300) as usize]))
+                            .unwrap();
+                    }
+                });
+            }
+            drop(tx);
+            let mut next = [0; 4];
+            let mut held = Vec::new();
+            for delivery in &rx {
+                let (sender, n, payload) = &*delivery;
+                let (sender, n) = (*sender, *n);
+                assert_eq!(n, next[sender as usize]);
+                assert_eq!(payload.len() as u64, n % 300);
+                next[sender as usize] += 1;
+                held.push(delivery);
+                if held.len() > 100 {
+                    held.swap_remove(n.wrapping_mul(7) as usize % 100);
+                }
+            }
+            assert_eq!(next, [each; 4]);
+            assert_eq!(rx.recv(), Err(RecvError::Disconnected));
+        });
+        drop(rx);
+        assert_eq!(
+            names(&path),
+            BTreeSet::from(["q".to_owned()]),
+            "{durability:?}"
+        );
+    }
+}
+
+#[test]
+fn a_message_larger_than_the_ring_is_carried_by_a_file_made_for_it() {
+    let _dog = watchdog();
+    for durability in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        let (tx, rx) = open(&path, with(durability));
+        let large = vec![7; 3_000_000];
+        tx.send(message(1)).unwrap();
+        tx.send(large.clone()).unwrap();
+        tx.send(message(2)).unwrap();
+        assert_eq!(*rx.recv().unwrap(), message(1));
+        assert_eq!(*rx.recv().unwrap(), large);
+        assert_eq!(*rx.recv().unwrap(), message(2));
+        wait_for_ring_alone(&path);
+    }
+}
+
+#[test]
+fn max_bytes_ends_growth_with_an_error_of_its_own_until_there_is_room() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    let max_bytes = 600 << 10;
+    let (tx, rx) = open(
+        &path,
+        Options {
+            max_bytes: Some(max_bytes),
+            ..flush()
+        },
+    );
+    let mut next = 0;
+    let mut first = 0;
+    for _ in 0..5 {
+        let error = loop {
+            match tx.send(message(next)) {
+                Ok(()) => next += 1,
+                Err(error) => break error,
+            }
+            assert!(bytes(&path) <= max_bytes);
+        };
+        assert_eq!(error.kind, SendErrorKind::Full);
+        assert_eq!(error.into_inner(), message(next), "handed back");
+        assert!(next - first > 300, "{} were sent", next - first);
+        expect(&rx, first..next);
+        first = next;
+        // The keeper gives the space back in its own time.
+        let start = Instant::now();
+        while let Err(error) = tx.send(message(next)) {
+            assert_eq!(error.kind, SendErrorKind::Full);
+            assert!(start.elapsed() < Duration::from_secs(60), "it stays full");
+        }
+        next += 1;
+    }
+    let error = tx.send(vec![0; 2 << 20]).unwrap_err();
+    assert!(
+        matches!(error.kind, SendErrorKind::TooLarge { len: 2_097_160, max } if max < 600 << 10),
+        "{error}"
+    );
+}
+
+#[test]
+fn deliveries_of_several_files_can_be_held_and_settled_in_any_order() {
+    let _dog = watchdog();
+    for durability in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        let (tx, rx) = open(&path, with(durability));
+        send_all(&tx, 0..2000);
+        let mut held: Vec<_> = (0..2000).map(|_| rx.recv().unwrap()).collect();
+        let first = held.remove(0);
+        let ids: Vec<_> = held.iter().map(Delivery::id).collect();
+        assert!(ids.is_sorted());
+        for n in (0..held.len()).rev().step_by(2) {
+            drop(held.swap_remove(n));
+        }
+        drop(held);
+        assert!(
+            names(&path).len() > 1,
+            "the first one holds all others back"
+        );
+        drop(first);
+        wait_for_ring_alone(&path);
+    }
+}
+
+#[test]
+fn a_delivery_dropped_in_a_panic_comes_back_from_its_file() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    let (tx, rx) = open(&path, flush());
+    send_all(&tx, 0..2000);
+    expect(&rx, 0..1000);
+    let delivery = rx.recv().unwrap();
+    let panicked = std::thread::spawn(move || {
+        let _held = delivery;
+        std::panic::resume_unwind(Box::new("planned"));
+    });
+    assert!(panicked.join().is_err());
+    expect(&rx, 1000..2000);
+}
+
+#[test]
+fn a_bounded_channel_does_not_open_what_has_overflowed() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    let (tx, rx) = open(&path, flush());
+    send_all(&tx, 0..2000);
+    drop((tx, rx));
+    let before = names(&path);
+    let error = walchan::sync_channel::<Vec<u8>>(&path, 10).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Mismatch {
+                what: "overflow files",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let other = before.iter().find(|name| name.starts_with("q.")).unwrap();
+    let error = walchan::channel::<Vec<u8>>(dir.path().join(other)).unwrap_err();
+    assert!(
+        matches!(error, Error::Mismatch { what: "file", .. }),
+        "{error}"
+    );
+    assert_eq!(names(&path), before);
+    let (_tx, rx) = open(&path, flush());
+    expect(&rx, 0..2000);
+}
+
+#[test]
+fn a_missing_file_in_the_chain_is_told_and_nothing_is_changed() {
+    if !cfg!(feature = "fsync") {
+        return;
+    }
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    let (tx, rx) = open(&path, flush());
+    send_all(&tx, 0..3000);
+    drop((tx, rx));
+    let all = names(&path);
+    assert!(all.len() > 3);
+    for name in all.iter().filter(|name| name.starts_with("q.")) {
+        let (from, to) = (dir.path().join(name), dir.path().join("elsewhere"));
+        std::fs::rename(&from, &to).unwrap();
+        let error = walchan::channel::<Vec<u8>>(&path).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        std::fs::rename(&to, &from).unwrap();
+    }
+    let (_tx, rx) = open(&path, flush());
+    expect(&rx, 0..3000);
+}
+
+#[test]
+fn files_of_others_with_such_names_stay_as_they_are() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    std::fs::write(dir.path().join("q.1"), "mine").unwrap();
+    std::fs::create_dir(dir.path().join("q.2")).unwrap();
+    let neighbour = dir.path().join("q.3");
+    let (tx, rx) = open(&neighbour, flush());
+    send_all(&tx, 0..10);
+    let (mine, yours) = open(&path, flush());
+    send_all(&mine, 0..3000);
+    drop((mine, yours));
+    let (_mine, yours) = open(&path, flush());
+    expect(&yours, 0..3000);
+    expect(&rx, 0..10);
+    assert_eq!(std::fs::read(dir.path().join("q.1")).unwrap(), b"mine");
+    drop((tx, rx));
+}
