@@ -415,7 +415,9 @@ impl Program {
             10 if !is_behind => channel.chain().on_timer(PROGRESS).unwrap_or(()),
             11 if nobody_claims && self.shape.is_some() => {
                 let flags = channel.common().keeper.flags();
-                judge(medium, channel.chain().on_keeper(flags));
+                let tended = channel.chain().on_keeper(flags);
+                // What it could not do ahead of need is no error of its own.
+                judge(medium, tended.and_then(|()| channel.common().check()));
             }
             _ => {}
         }
