@@ -342,9 +342,11 @@ impl Simulated {
             let end = offset + bytes.len() as u64;
             let touched = offset / PAGE_LEN..end.div_ceil(PAGE_LEN);
             for page in state.stale.extract_if(.., |page| touched.contains(page)) {
-                // The disk will write the whole page, as the cache shows it.
+                // The disk will write the whole page, as the cache shows it, as far as the file goes.
                 let from = (page * PAGE_LEN) as usize;
-                let to = state.live.len().min(from + PAGE_LEN as usize);
+                let part_end = self.part.offset.saturating_add(self.part.len) as usize;
+                let end = state.live.len().min(part_end);
+                let to = end.min(from + PAGE_LEN as usize);
                 state.log.store(page * PAGE_LEN, &state.live[from..to]);
             }
         }
