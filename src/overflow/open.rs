@@ -146,14 +146,37 @@ impl<D: Directory> Disk<D> {
         recovery::judge(&*medium, member.identity.capacity, bounds)
     }
 
+    fn is_unused(&self, members: &[Member], index: usize) -> Result<bool, Error> {
+        let before = index.checked_sub(1).and_then(|i| members[i].identity.end());
+        let (Some(end), 0) = (before, members[index].number()) else {
+            return Ok(self.judge(members, index)?.is_unused());
+        };
+        // The ring behind another file has begun anew there, and was not used before its table said so.
+        let medium = self.directory.look(0)?;
+        let judged = recovery::judge(&*medium, self.identity.capacity, Bounds::default())?;
+        Ok(!judged.has_life_from(end) || judged.is_unused())
+    }
+
     /// Files that were linked ahead of need, and never used, are no part of the chain.
     fn leave_out_unused(&self, plan: &mut Plan) -> Result<(), Error> {
         if planted!("unused_file_kept") {
             return Ok(());
         }
+        // A ring that had begun anew in vain: what came then was too large for it, and went to a file that follows the
+        // one before.
+        let passed_over = plan.members.windows(2).position(|pair| {
+            let (before, ring) = (pair[0].identity.end(), &pair[1]);
+            ring.number() == 0 && before.is_some_and(|end| end > ring.checkpoint.head)
+        });
+        let followed = plan.members.windows(3).position(|three| {
+            three[1].number() == 0 && three[0].identity.end() == Some(three[2].identity.follows)
+        });
+        if let Some(before) = passed_over.or(followed) {
+            plan.leave_out(before + 1);
+        }
         while let [.., before, last] = &plan.members[..] {
             let index = plan.members.len() - 1;
-            if before.is_complete() || !self.judge(&plan.members, index)?.is_unused() {
+            if before.is_complete() || !self.is_unused(&plan.members, index)? {
                 break;
             }
             // What ends where it ends without being told was sealed: the next one is needed.

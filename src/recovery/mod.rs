@@ -229,6 +229,11 @@ impl Judged {
         self.findings.tail
     }
 
+    /// Whether a life of it has begun behind a position.
+    pub(crate) fn has_life_from(&self, position: u64) -> bool {
+        self.header.lives.newest().start >= position
+    }
+
     /// Whether nothing was ever claimed in it, as far as anybody can tell.
     pub(crate) fn is_unused(&self) -> bool {
         let findings = &self.findings;
@@ -272,7 +277,7 @@ pub(crate) fn recover(
     judged.repair(medium, entropy)
 }
 
-/// Lets a drained ring begin anew at `position`, behind all that was ever sent.
+/// Lets a drained ring begin anew at `position`, or behind it: where it began before, in vain, it does not go back.
 pub(crate) fn restart(
     medium: &dyn Medium,
     capacity: u64,
@@ -280,6 +285,8 @@ pub(crate) fn restart(
     entropy: Entropy<'_>,
 ) -> Result<Recovered, Error> {
     let header = read_header(medium, capacity)?;
+    let was = header.checkpoint.head.max(header.lives.newest().start);
+    let position = position.max(was.next_multiple_of(capacity));
     let findings = scan::Findings::empty_at(position);
     repair::restart(medium, header, findings, entropy)
 }
