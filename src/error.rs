@@ -116,6 +116,13 @@ impl PartialEq for Error {
 #[error("{0}")]
 pub struct CodecError(pub(crate) String);
 
+impl CodecError {
+    /// For a [`Codec`](crate::Codec) of one's own: an error with a text, or that of another error.
+    pub fn new(reason: impl fmt::Display) -> Self {
+        CodecError(reason.to_string())
+    }
+}
+
 /// Why [`send`](crate::Sender::send) did not return `Ok`.
 ///
 /// ```

@@ -253,7 +253,7 @@ impl Program {
     ) {
         let ring = channel.log().ring();
         let (from, start) = (medium.moment(), ring.tail());
-        let outcome = channel.send(&Slot::new(), &payload, Wait::No);
+        let outcome = channel.send(&Slot::new(), &[IoSlice::new(&payload)], Wait::No);
         let ok = match &outcome {
             Ok(_) => true,
             Err(SendFailure::Unsynced(_)) => false,
