@@ -130,7 +130,8 @@ impl CodecError {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let options = Options { ring_bytes: Some(1 << 16), ..Options::default() };
-/// let (tx, _rx) = walchan::channel_with_options::<Vec<u8>>(dir.path().join("queue"), options)?;
+/// let path = dir.path().join("queue");
+/// let (tx, _rx) = walchan::sync_channel_with_options::<Vec<u8>>(path, 8, options)?;
 /// let error = tx.send(vec![0; 100_000]).unwrap_err();
 /// assert!(matches!(error.kind, SendErrorKind::TooLarge { len: 100_008, .. }));
 /// # Ok::<(), walchan::Error>(())
