@@ -1,0 +1,56 @@
+//! Children of this program: runs that need a process of their own, because it is killed, or because the library
+//! under test keeps state in statics.
+//!
+//! A child is this program with `--child` and the words of its task. Its last line is the answer.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+pub const FLAG: &str = "--child";
+
+fn command(words: &[&str], dir: &Path) -> Command {
+    let program = std::env::current_exe().expect("the name of this program");
+    let mut command = Command::new(program);
+    command.arg(FLAG).args(words).stdout(Stdio::piped());
+    // walrus is told by its environment where its files go, and to be quiet.
+    command.env("WALRUS_DATA_DIR", dir).env("WALRUS_QUIET", "1");
+    command
+}
+
+/// Runs a child to its end, and gives the number that it ended with.
+pub fn ask(words: &[&str], dir: &Path) -> u64 {
+    let output = command(words, dir).output().expect("a child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{words:?}: {}", output.status);
+    let answer = text.lines().last().and_then(|line| line.parse().ok());
+    answer.unwrap_or_else(|| panic!("{words:?} answered {text:?}"))
+}
+
+/// A child that says a number, and then waits to be killed.
+#[derive(Debug)]
+pub struct Waiting {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Waiting {
+    pub fn start(words: &[&str], dir: &Path) -> Self {
+        let mut child = command(words, dir).spawn().expect("a child");
+        let stdout = child.stdout.take().expect("its output is piped");
+        let lines = BufReader::new(stdout);
+        Waiting { child, lines }
+    }
+
+    pub fn answer(&mut self) -> u64 {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line");
+        line.trim().parse().expect("a number")
+    }
+
+    /// With `SIGKILL`, at once.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the child was there");
+        self.child.wait().expect("its end");
+    }
+}
