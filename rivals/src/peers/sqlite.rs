@@ -49,15 +49,15 @@ pub fn open(dir: &Path, durable: bool, producers: usize) -> Ends {
             ring.send(()).expect("the consumer is there");
         })
     };
-    let mut last = 0i64;
     Ends {
         producers: (0..producers).map(producer).collect(),
         consumer: Box::new(move |look| {
             let count = waiter.wait();
             debug_assert!(count <= BATCH);
-            let select = "SELECT id, body FROM queue WHERE id > ?1 ORDER BY id LIMIT ?2";
+            let select = "SELECT id, body FROM queue ORDER BY id LIMIT ?1";
             let mut select = reader.prepare_cached(select).expect("a statement");
-            let mut rows = select.query(params![last, count as i64]).expect("rows");
+            let mut last = 0i64;
+            let mut rows = select.query(params![count as i64]).expect("rows");
             while let Some(row) = rows.next().expect("a row") {
                 last = row.get(0).expect("its key");
                 let body = row.get_ref(1).expect("its body");

@@ -1,22 +1,23 @@
-//! walchan as it is: `sync_channel` with a bound of 1024, `SyncPerSend` or `FlushOnly`, and `commit_every: 64` as for
-//! the release before.
+//! walchan as it is: `sync_channel` with a bound of 1024 under `SyncPerSend`, and `commit_every: 64` as for the release
+//! before; under `FlushOnly` a ring of 4 MiB, and no bound but that.
 
 use super::bell::BATCH;
 use super::{Ends, Produce};
-use crate::channels::{BOUND, RING_BYTES, flush_only};
+use crate::channels::{BOUND, BOUND_BEYOND_RING, RING_BYTES, flush_only};
 use crate::messages::Command;
 use crate::pump::clones;
 use std::path::Path;
 use walchan::{Durability, Options, ReceiverOptions};
 
 pub fn open(dir: &Path, durable: bool, producers: usize) -> Ends {
-    let options = if durable {
-        Options::default()
+    let (bound, options) = if durable {
+        (BOUND, Options::default())
     } else {
-        flush_only(RING_BYTES)
+        (BOUND_BEYOND_RING, flush_only(RING_BYTES))
     };
-    let (tx, rx) = walchan::sync_channel_with_options::<Command>(dir.join("queue"), BOUND, options)
-        .expect("a new channel");
+    let path = dir.join("queue");
+    let opened = walchan::sync_channel_with_options::<Command>(path, bound, options);
+    let (tx, rx) = opened.expect("a new channel");
     assert!(!durable || tx.durability() == Durability::SyncPerSend);
     let rx = rx.with_options(ReceiverOptions {
         commit_every: BATCH,
