@@ -99,7 +99,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         let outcome = (workload.run)(&setting);
         let seconds = began.elapsed().as_secs_f64();
         println!("\n{}, {seconds:.0} s\n", workload.name);
-        print!("{}", table::markdown(&outcome.rows));
+        if !outcome.rows.is_empty() {
+            print!("{}", table::markdown(&outcome.rows));
+        }
         rows.extend(outcome.rows);
         charts.extend(outcome.charts);
     }

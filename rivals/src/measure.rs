@@ -131,7 +131,7 @@ pub fn rates(place: &Place, pace: &Pace, contenders: &[Contender<'_>], messages:
 /// Back and forth, so that nobody runs always behind the same one.
 pub fn order(round: usize, contenders: usize) -> Vec<usize> {
     let forth = 0..contenders;
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         forth.collect()
     } else {
         forth.rev().collect()

@@ -177,22 +177,23 @@ pub fn run(setting: &Setting) -> Outcome {
             / 2.0,
     );
     let fast = RATE_UNSYNCED;
+    let [at_fast, at_slow] = [fast, slow].map(|rate| Unit::Rate.tick(rate as f64) + "/s");
     let unsynced = || flush_only(RING_BYTES);
     let closed = |options: Options| {
         let dir = setting.place.fresh();
         of_walchan(dir.path(), time, &options)
     };
     let mut cases = [
-        Case::new(format!("walchan FlushOnly, {fast}/s"), || {
+        Case::new(format!("walchan FlushOnly, {at_fast}"), || {
             open_walchan(setting, unsynced(), fast, time)
         }),
-        Case::new(format!("std sync_channel, {fast}/s"), || {
+        Case::new(format!("std sync_channel, {at_fast}"), || {
             open_std(fast, time)
         }),
-        Case::new(format!("walchan SyncPerSend, {slow}/s"), || {
+        Case::new(format!("walchan SyncPerSend, {at_slow}"), || {
             open_walchan(setting, Options::default(), slow, time)
         }),
-        Case::new(format!("std sync_channel, {slow}/s"), || {
+        Case::new(format!("std sync_channel, {at_slow}"), || {
             open_std(slow, time)
         }),
         Case::new("walchan FlushOnly", || closed(unsynced())),
@@ -206,8 +207,8 @@ pub fn run(setting: &Setting) -> Outcome {
         }
     }
     let pairs = [
-        (format!("open, FlushOnly, {fast}/s"), 0, 1),
-        (format!("open, SyncPerSend, durable, {slow}/s"), 2, 3),
+        (format!("open, FlushOnly, {at_fast}"), 0, 1),
+        (format!("open, SyncPerSend, durable, {at_slow}"), 2, 3),
         ("closed, FlushOnly".to_owned(), 4, 5),
         ("closed, SyncPerSend, durable".to_owned(), 6, 5),
     ];
