@@ -2,8 +2,9 @@
 //!
 //! One producer sends the same buffer again and again, with another stamp each time; one consumer looks at samples of
 //! what it borrows, and acknowledges. 1 KiB next to std, which moves a `Vec<u8>` made for each message; 64 KiB next to
-//! `memcpy` of the same amount between two buffers of 64 MiB, on one core, in the same rounds. It stands for
-//! buffers that are filled, sent and used again. It does not stand for messages that have to be decoded.
+//! `memcpy` on one core, in the same rounds: from one buffer of 64 KiB into a memory as large as the ring, round and
+//! round, which is what a sender cannot do without. It stands for buffers that are filled, sent and used again. It
+//! does not stand for messages that have to be decoded.
 //!
 //! walchan under `FlushOnly`: `bytes_sync_channel_with_options`, a ring of 4 MiB, and no bound but that.
 
@@ -18,7 +19,6 @@ use std::time::Instant;
 use walchan::RecvError;
 
 const LARGE: usize = 64 << 10;
-const MEMORY_LEN: usize = 64 << 20;
 
 pub fn borrowed(len: usize) -> Contender<'static> {
     Contender::new("walchan, bytes", 1, move |n, dir| {
@@ -44,19 +44,25 @@ pub fn borrowed(len: usize) -> Contender<'static> {
     })
 }
 
-fn memcpy(from: Vec<u8>) -> Contender<'static> {
+fn memcpy() -> Contender<'static> {
     Contender::new("memcpy", 1, move |n, _| {
-        let mut to = vec![1u8; from.len()];
+        let mut buffer = Blob::of_len(LARGE).0;
+        let mut memory = vec![1u8; RING_BYTES as usize];
+        let place = |i: u64| {
+            let at = i as usize * LARGE % RING_BYTES as usize;
+            at..at + LARGE
+        };
         let began = Instant::now();
-        for i in 0..n as usize {
-            let at = i * LARGE % from.len();
-            let place = at..at + LARGE;
-            to[place.clone()].copy_from_slice(black_box(&from[place]));
-            black_box(&mut to);
+        for i in 0..n {
+            put_stamp(&mut buffer, i);
+            memory[place(i)].copy_from_slice(black_box(&buffer));
+            black_box(&mut memory);
         }
         let elapsed = began.elapsed();
-        let copied = from.len().min(n as usize * LARGE);
-        assert_eq!(to[..copied], from[..copied]);
+        for i in n.saturating_sub(RING_BYTES / LARGE as u64)..n {
+            put_stamp(&mut buffer, i);
+            assert_eq!(memory[place(i)], buffer);
+        }
         elapsed
     })
 }
@@ -73,7 +79,7 @@ pub fn run(setting: &Setting) -> Outcome {
         &figures.by_round[1],
         Goal::AtLeast(4.0),
     ));
-    let contenders = [borrowed(LARGE), memcpy(Blob::of_len(MEMORY_LEN).0)];
+    let contenders = [borrowed(LARGE), memcpy()];
     let figures = rates(&setting.place, &setting.pace, &contenders, 5_000);
     let bytes =
         |figures: &[f64]| -> Vec<f64> { figures.iter().map(|rate| rate * LARGE as f64).collect() };
