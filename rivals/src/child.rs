@@ -3,9 +3,10 @@
 //!
 //! A child is this program with `--child` and the words of its task. Its last line is the answer.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 pub const FLAG: &str = "--child";
 
@@ -18,11 +19,28 @@ fn command(words: &[&str], dir: &Path) -> Command {
     command
 }
 
+/// No run takes so long, unless a message got lost.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Runs a child to its end, and gives the number that it ended with.
 pub fn ask(words: &[&str], dir: &Path) -> u64 {
-    let output = command(words, dir).output().expect("a child");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{words:?}: {}", output.status);
+    let mut child = command(words, dir).spawn().expect("a child");
+    let began = Instant::now();
+    // What it says fits into the pipe.
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("the state of the child") {
+            break status;
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill().expect("the child was there");
+            panic!("{words:?} did not end in {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let mut text = String::new();
+    let mut stdout = child.stdout.take().expect("its output is piped");
+    stdout.read_to_string(&mut text).expect("its output");
+    assert!(status.success(), "{words:?}: {status}");
     let answer = text.lines().last().and_then(|line| line.parse().ok());
     answer.unwrap_or_else(|| panic!("{words:?} answered {text:?}"))
 }

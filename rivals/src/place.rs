@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Place {
     pub dir: PathBuf,
-    /// The kind of file system, and its device.
+    /// The kind of file system.
     pub kind: String,
-    pub device: String,
 }
 
 impl Place {
@@ -28,8 +27,8 @@ impl Place {
         fs::create_dir_all(&dir).map_err(failed)?;
         let dir = fs::canonicalize(&dir).map_err(failed)?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
-        let (kind, device) = file_system(&dir, &mounts);
-        Ok(Place { dir, kind, device })
+        let kind = file_system(&dir, &mounts);
+        Ok(Place { dir, kind })
     }
 
     /// Whether its files are in memory: then a sync costs nothing, and proves nothing.
@@ -52,27 +51,21 @@ impl Place {
             .map_or("unknown processor", |(_, model)| model.trim());
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let kernel = kernel.trim();
-        let (kind, device) = (&self.kind, &self.device);
-        format!("{model}, {cores} cores, Linux {kernel}, {kind} on {device}")
+        format!("{model}, {cores} cores, Linux {kernel}, {}", self.kind)
     }
 }
 
-fn file_system(dir: &Path, mounts: &str) -> (String, String) {
-    let mut best = (0, "unknown", "unknown");
+fn file_system(dir: &Path, mounts: &str) -> String {
+    let mut best = (0, "unknown");
     for mount in mounts.lines() {
         // 36 35 98:0 /root /mount/point options... - type source ...
         let Some((place, what)) = mount.split_once(" - ") else {
             continue;
         };
         let point = place.split(' ').nth(4).unwrap_or("/");
-        let mut what = what.split(' ');
         if dir.starts_with(point) && point.len() >= best.0 {
-            best = (
-                point.len(),
-                what.next().unwrap_or("?"),
-                what.next().unwrap_or("?"),
-            );
+            best = (point.len(), what.split(' ').next().unwrap_or("unknown"));
         }
     }
-    (best.1.to_owned(), best.2.to_owned())
+    best.1.to_owned()
 }

@@ -1,6 +1,7 @@
 //! Pictures: lines over two logarithmic axes, written as SVG. Plain text, so that no library is needed and a change
 //! can be read.
 
+use crate::measure::{Figures, highest, lowest, median};
 use crate::table::Unit;
 use std::fmt::Write;
 
@@ -20,10 +21,39 @@ pub struct Point {
     pub highest: f64,
 }
 
+impl Point {
+    /// `figures` are by round.
+    pub fn new(x: f64, figures: &[f64]) -> Self {
+        Point {
+            x,
+            y: median(figures),
+            lowest: lowest(figures),
+            highest: highest(figures),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Series {
     pub name: String,
     pub points: Vec<Point>,
+}
+
+/// Of contenders that took part once for each of `xs`, all of them for the first, then all for the second.
+pub fn series(xs: &[f64], figures: &Figures) -> Vec<Series> {
+    let count = figures.names.len() / xs.len();
+    let one = |who: usize| {
+        let by_round = figures.by_round[who..].iter().step_by(count);
+        Series {
+            name: figures.names[who].clone(),
+            points: xs
+                .iter()
+                .zip(by_round)
+                .map(|(x, f)| Point::new(*x, f))
+                .collect(),
+        }
+    };
+    (0..count).map(one).collect()
 }
 
 #[derive(Debug)]

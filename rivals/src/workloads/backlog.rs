@@ -8,9 +8,9 @@
 
 use super::{Outcome, Setting};
 use crate::channels::flush_only;
-use crate::measure::{highest, lowest, median, order};
+use crate::measure::{Figures, order};
 use crate::messages::{Message, Pair, Tally, stamp, sum_sent};
-use crate::plot::{Axis, Chart, Point, Series};
+use crate::plot::{self, Axis, Chart};
 use crate::table::{Goal, Row, Unit};
 use std::path::Path;
 use std::time::Instant;
@@ -84,44 +84,35 @@ pub fn run(setting: &Setting) -> Outcome {
     } else {
         500_000
     };
-    let mut series = NAMES.map(|name| Series {
-        name: name.to_owned(),
-        points: Vec::new(),
-    });
-    let mut rows = Vec::new();
-    for backlog in backlogs(setting) {
-        let mut figures = NAMES.map(|_| Vec::new());
-        for round in 0..setting.pace.rounds {
-            for who in order(round, NAMES.len()) {
-                let dir = setting.place.fresh();
-                figures[who].push(run_one(who, dir.path(), backlog, steps));
-            }
+    let backlogs = backlogs(setting);
+    let count = NAMES.len();
+    let mut figures = Figures {
+        names: backlogs
+            .iter()
+            .flat_map(|_| NAMES.map(str::to_owned))
+            .collect(),
+        by_round: vec![Vec::new(); backlogs.len() * count],
+    };
+    for round in 0..setting.pace.rounds {
+        for at in order(round, figures.names.len()) {
+            let dir = setting.place.fresh();
+            let figure = run_one(at % count, dir.path(), backlogs[at / count], steps);
+            figures.by_round[at].push(figure);
         }
-        for (series, figures) in series.iter_mut().zip(&figures) {
-            series.points.push(Point {
-                x: backlog as f64,
-                y: median(figures),
-                lowest: lowest(figures),
-                highest: highest(figures),
-            });
-        }
-        let workload = format!("FlushOnly, 16 bytes, backlog of {backlog}");
-        let [own, other, _] = &figures;
-        rows.push(Row::new(
-            workload,
-            Unit::Time,
-            own,
-            NAMES[1],
-            other,
-            Goal::None,
-        ));
     }
+    let row = |(backlog, figures): (&u64, &[Vec<f64>])| {
+        let workload = format!("FlushOnly, 16 bytes, backlog of {backlog}");
+        let [own, other] = [&figures[0], &figures[1]];
+        Row::new(workload, Unit::Time, own, NAMES[1], other, Goal::None)
+    };
+    let rows = backlogs.iter().zip(figures.by_round.chunks(count)).map(row);
+    let xs: Vec<f64> = backlogs.iter().map(|backlog| *backlog as f64).collect();
     let name = |backlog: u64| match backlog {
         0..1_000 => backlog.to_string(),
         1_000..1_000_000 => format!("{} k", backlog / 1_000),
         _ => format!("{} M", backlog / 1_000_000),
     };
-    let ticks = backlogs(setting).into_iter().map(|b| (b as f64, name(b)));
+    let ticks = backlogs.iter().map(|b| (*b as f64, name(*b)));
     let chart = Chart {
         title: "Cost of a message by backlog",
         subtitle: format!(
@@ -134,10 +125,10 @@ pub fn run(setting: &Setting) -> Outcome {
         },
         y_label: "time for a message",
         y_unit: Unit::Time,
-        series: series.into(),
+        series: plot::series(&xs, &figures),
     };
     Outcome {
-        rows,
+        rows: rows.collect(),
         charts: vec![("cost-by-backlog", chart)],
     }
 }

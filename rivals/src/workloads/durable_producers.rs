@@ -9,9 +9,9 @@
 
 use super::synced::plain_loop;
 use super::{Outcome, Setting};
-use crate::measure::{Contender, highest, lowest, median, rates};
+use crate::measure::{Contender, rates};
 use crate::peers::{ALL, WALCHAN};
-use crate::plot::{Axis, Chart, Point, Series};
+use crate::plot::{self, Axis, Chart};
 use crate::table::Unit;
 
 const PRODUCERS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -23,31 +23,17 @@ const SHOWN: [&str; 5] = [
     "walchan 0.1.0",
 ];
 
+fn contenders(producers: u64) -> Vec<Contender<'static>> {
+    let shown = ALL.iter().filter(|peer| SHOWN.contains(&peer.name));
+    let peers = std::iter::once(&WALCHAN).chain(shown);
+    let peers = peers.map(|peer| peer.contender(true, producers));
+    peers.chain([plain_loop()]).collect()
+}
+
 pub fn run(setting: &Setting) -> Outcome {
-    let shown = || ALL.iter().filter(|peer| SHOWN.contains(&peer.name));
-    let peers = || std::iter::once(&WALCHAN).chain(shown());
-    let mut series: Vec<Series> = Vec::new();
-    for producers in PRODUCERS {
-        let contenders = peers().map(|peer| peer.contender(true, producers));
-        let mut contenders: Vec<Contender<'_>> = contenders.collect();
-        contenders.push(plain_loop());
-        let figures = rates(&setting.place, &setting.pace, &contenders, 320);
-        if series.is_empty() {
-            let name = |name: &String| Series {
-                name: name.clone(),
-                points: Vec::new(),
-            };
-            series = figures.names.iter().map(name).collect();
-        }
-        for (series, figures) in series.iter_mut().zip(&figures.by_round) {
-            series.points.push(Point {
-                x: producers as f64,
-                y: median(figures),
-                lowest: lowest(figures),
-                highest: highest(figures),
-            });
-        }
-    }
+    let all: Vec<Contender<'_>> = PRODUCERS.into_iter().flat_map(contenders).collect();
+    let figures = rates(&setting.place, &setting.pace, &all, 320);
+    let series = plot::series(&PRODUCERS.map(|count| count as f64), &figures);
     let chart = Chart {
         title: "Durable throughput by number of producers",
         subtitle: format!(

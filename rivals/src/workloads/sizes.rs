@@ -10,9 +10,9 @@
 
 use super::{Outcome, Setting};
 use crate::channels::{BOUND, BOUND_BEYOND_RING, RING_BYTES, flush_only};
-use crate::measure::{Contender, highest, lowest, median, rates};
+use crate::measure::{Contender, rates};
 use crate::messages::{Blob, Tally, get_stamp, put_stamp, stamp, sum_of_samples};
-use crate::plot::{Axis, Chart, Point, Series};
+use crate::plot::{self, Axis, Chart};
 use crate::pump::pump;
 use crate::table::Unit;
 use std::time::Duration;
@@ -96,33 +96,20 @@ fn typed(len: usize) -> Contender<'static> {
     })
 }
 
+fn contenders(size: usize) -> Vec<Contender<'static>> {
+    vec![
+        #[cfg(feature = "bytes")]
+        super::bytes::borrowed(size),
+        typed(size),
+        std_bounded(size),
+        crossbeam_bounded(size),
+    ]
+}
+
 pub fn run(setting: &Setting) -> Outcome {
-    let mut series: Vec<Series> = Vec::new();
-    for size in SIZES {
-        let contenders = [
-            #[cfg(feature = "bytes")]
-            super::bytes::borrowed(size),
-            typed(size),
-            std_bounded(size),
-            crossbeam_bounded(size),
-        ];
-        let figures = rates(&setting.place, &setting.pace, &contenders, 20_000);
-        if series.is_empty() {
-            let name = |name: &String| Series {
-                name: name.clone(),
-                points: Vec::new(),
-            };
-            series = figures.names.iter().map(name).collect();
-        }
-        for (series, figures) in series.iter_mut().zip(&figures.by_round) {
-            series.points.push(Point {
-                x: size as f64,
-                y: median(figures),
-                lowest: lowest(figures),
-                highest: highest(figures),
-            });
-        }
-    }
+    let all: Vec<Contender<'_>> = SIZES.into_iter().flat_map(contenders).collect();
+    let figures = rates(&setting.place, &setting.pace, &all, 20_000);
+    let series = plot::series(&SIZES.map(|size| size as f64), &figures);
     let name = |size: &usize| match size {
         0..1024 => format!("{size} B"),
         _ => format!("{} KiB", size / 1024),
