@@ -148,7 +148,7 @@ pub fn child(words: &[String]) -> ! {
     });
     let sum = sum_sent::<Command>(producers, each);
     let elapsed = pump(threads.collect(), each, sum, |tally| {
-        while tally.count() < n {
+        while tally.count() < each * producers {
             consumer(&mut |message| tally.add_message(message));
         }
     });
