@@ -72,7 +72,7 @@ in_memory!(
     &mut rx
 );
 
-/// A ring that is large beside the caches is not favourable, and neither is one that is full all the time.
+/// The ring of all workloads without syncs, unless they say otherwise.
 pub const RING_BYTES: u64 = 4 << 20;
 
 /// So many messages that the ring is full before: what a sender then waits for is room.
