@@ -420,9 +420,9 @@ impl Memory for Simulated {
         self.write_words(word * WORD_LEN, bytes);
     }
 
-    unsafe fn copy_in(&self, word: u64, bytes: &[u8]) {
+    unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.write_words(word * WORD_LEN, bytes);
+            self.write_words(word * WORD_LEN + skip, bytes);
         }
     }
 

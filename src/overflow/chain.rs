@@ -3,11 +3,11 @@
 use super::{Born, Files, Growth};
 use crate::durability::keeper::TIDY;
 use crate::durability::{Common, Log, Mode, Place, SendFailure, Wait};
-use crate::format::frame::frame_len;
+use crate::format::frame::{frame_len, payload_len};
 use crate::ring::{Ring, Start};
 use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 
 type LogOf<F> = Arc<Log<<F as Files>::Memory>>;
 
@@ -215,7 +215,7 @@ impl<F: Files> Chain<F> {
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
-        payload: &[u8],
+        payload: &[IoSlice<'_>],
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
         if self.first.ring().end().is_none() {
@@ -240,7 +240,7 @@ impl<F: Files> Chain<F> {
     fn send_by_slot(
         &self,
         slot: &Slot<F>,
-        payload: &[u8],
+        payload: &[IoSlice<'_>],
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
         let guard = slot.0.read();
@@ -267,10 +267,10 @@ impl<F: Files> Chain<F> {
     fn send_into(
         &self,
         log: &LogOf<F>,
-        payload: &[u8],
+        payload: &[IoSlice<'_>],
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
-        let len = payload.len() as u64;
+        let len = payload_len(payload);
         loop {
             match log.send(payload, wait) {
                 Err(SendFailure::Full) if self.growth.is_some() => {

@@ -9,6 +9,7 @@ mod images;
 mod kills;
 mod lint;
 mod orderings;
+mod performance;
 mod planted;
 mod promises;
 mod protocol;
@@ -36,6 +37,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root
   disks             full disks, failing disks, and what a send writes, at full length; needs root
   fuzz [N]          N executions of the fuzz targets; needs a nightly compiler and cargo-fuzz
+  performance [--quick] [NAME..]
+                    walchan beside its rivals: docs/performance-table.md and docs/pictures, or below target
   sanitize          tests and fuzz corpus under AddressSanitizer, threads under ThreadSanitizer";
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         ["cuts", args @ ..] => cuts::run(args),
         ["disks"] => disks::run(),
         ["fuzz", args @ ..] => fuzz::run(args),
+        ["performance", args @ ..] => performance::run(args),
         ["sanitize"] => sanitize::run(),
         _ => Err(USAGE.to_owned()),
     };
