@@ -43,6 +43,8 @@ struct Plan {
     members: Vec<Member>,
     /// Numbers of files that go: drained, or never used.
     gone: Vec<u64>,
+    /// Numbers and capacities of those that are drained, the ring included.
+    drained: Vec<(u64, u64)>,
     /// The largest number that is taken.
     last_number: u64,
 }
@@ -84,6 +86,12 @@ impl<D: Directory> Disk<D> {
             });
         }
         self.judge_all(&mut plan, how.policy)?;
+        for (number, capacity) in &plan.drained {
+            // Whoever was killed, or met a failed sync, may have left it in the cache alone; the next one is no longer told
+            // by this one when it goes.
+            let file = self.directory.open(*number, HEADER_LEN + capacity)?;
+            recovery::write_checkpoints_again(&file)?;
+        }
         for number in &plan.gone {
             self.directory.remove(*number)?;
         }
@@ -126,10 +134,13 @@ impl<D: Directory> Disk<D> {
         let mut plan = Plan {
             members,
             gone: Vec::new(),
+            drained: Vec::new(),
             last_number,
         };
         // C5: from the front alone. What lies behind one that is not drained tells where that one ends.
         while plan.members.len() > 1 && plan.members[0].is_drained() {
+            let identity = &plan.members[0].identity;
+            plan.drained.push((identity.number, identity.capacity));
             plan.leave_out(0);
         }
         Ok(plan)
@@ -187,7 +198,7 @@ impl<D: Directory> Disk<D> {
                 sealed: false,
             };
             let judged = recovery::judge(&*medium, before.identity.capacity, bounds)?;
-            if judged.tail() == end {
+            if judged.tail() == end && last.number() > 0 {
                 break;
             }
             drop(medium);

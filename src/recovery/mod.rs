@@ -291,6 +291,14 @@ pub(crate) fn restart(
     repair::restart(medium, header, findings, entropy)
 }
 
+/// Makes durable what the checkpoints of a file say, whatever the cache shows and the disk holds.
+pub(crate) fn write_checkpoints_again(medium: &dyn Medium) -> io::Result<()> {
+    for offset in CHECKPOINT_OFFSETS {
+        repair::write_header_again(medium, offset, PAGE_LEN)?;
+    }
+    medium.sync_written()
+}
+
 /// What the newest checkpoint of a file says.
 pub(crate) fn newest_checkpoint(medium: &dyn Medium, capacity: u64) -> Result<Checkpoint, Error> {
     Ok(read_header(medium, capacity)?.checkpoint)

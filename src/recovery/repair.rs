@@ -181,7 +181,7 @@ fn write(
 }
 
 /// Writes a part of the header once more, as it is, if it can be read.
-fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<bool> {
+pub(super) fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<bool> {
     let mut bytes = vec![0; len as usize];
     match medium.read_at(offset, &mut bytes) {
         Ok(()) => medium.write_at(offset, &bytes).map(|()| true),
