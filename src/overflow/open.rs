@@ -175,15 +175,15 @@ impl<D: Directory> Disk<D> {
         }
         // A ring that had begun anew in vain: what came then was too large for it, and went to a file that follows the
         // one before.
-        let passed_over = plan.members.windows(2).position(|pair| {
-            let (before, ring) = (pair[0].identity.end(), &pair[1]);
-            ring.number() == 0 && before.is_some_and(|end| end > ring.checkpoint.head)
-        });
-        let followed = plan.members.windows(3).position(|three| {
-            three[1].number() == 0 && three[0].identity.end() == Some(three[2].identity.follows)
-        });
-        if let Some(before) = passed_over.or(followed) {
-            plan.leave_out(before + 1);
+        if let Some(ring) = plan.members.iter().position(|m| m.number() == 0) {
+            let head = plan.members[ring].checkpoint.head;
+            let before = ring.checked_sub(1).and_then(|i| plan.members[i].identity.end());
+            let follows = plan.members.get(ring + 1).map(|m| m.identity.follows);
+            if before.is_some_and(|end| end > head || follows == Some(end))
+                || follows.is_some_and(|follows| follows < head)
+            {
+                plan.leave_out(ring);
+            }
         }
         while let [.., before, last] = &plan.members[..] {
             let index = plan.members.len() - 1;
