@@ -45,6 +45,8 @@ struct Plan {
     gone: Vec<u64>,
     /// Numbers and capacities of those that are drained, the ring included.
     drained: Vec<(u64, u64)>,
+    /// The ring had begun anew in vain.
+    ring_is_unused: bool,
     /// The largest number that is taken.
     last_number: u64,
 }
@@ -92,6 +94,11 @@ impl<D: Directory> Disk<D> {
             let file = self.directory.open(*number, HEADER_LEN + capacity)?;
             recovery::write_checkpoints_again(&file)?;
         }
+        if plan.ring_is_unused {
+            // Said once, for later the files around it may be gone.
+            let ring = self.directory.open(0, HEADER_LEN + self.identity.capacity)?;
+            recovery::retire_unused(&ring, self.identity.capacity)?;
+        }
         for number in &plan.gone {
             self.directory.remove(*number)?;
         }
@@ -135,6 +142,7 @@ impl<D: Directory> Disk<D> {
             members,
             gone: Vec::new(),
             drained: Vec::new(),
+            ring_is_unused: false,
             last_number,
         };
         // C5: from the front alone. What lies behind one that is not drained tells where that one ends.
@@ -340,6 +348,8 @@ impl Plan {
         // The ring stays where it is, free.
         if number > 0 {
             self.gone.push(number);
+        } else {
+            self.ring_is_unused = !self.drained.iter().any(|(number, _)| *number == 0);
         }
     }
 }

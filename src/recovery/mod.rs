@@ -299,6 +299,20 @@ pub(crate) fn write_checkpoints_again(medium: &dyn Medium) -> io::Result<()> {
     medium.sync_written()
 }
 
+/// Makes a ring that had begun anew, and was not used, a drained one, durably.
+pub(crate) fn retire_unused(medium: &dyn Medium, capacity: u64) -> Result<(), Error> {
+    let header = read_header(medium, capacity)?;
+    let newest = header.checkpoint;
+    let checkpoint = Checkpoint {
+        clean: true,
+        sealed: true,
+        ..Checkpoint::at(newest.head, newest.generation + 1)
+    };
+    let page = CHECKPOINT_OFFSETS[1 - header.newest_page];
+    medium.write_at(page, &repair::page_of(&checkpoint))?;
+    Ok(medium.sync_written()?)
+}
+
 /// What the newest checkpoint of a file says.
 pub(crate) fn newest_checkpoint(medium: &dyn Medium, capacity: u64) -> Result<Checkpoint, Error> {
     Ok(read_header(medium, capacity)?.checkpoint)

@@ -205,7 +205,7 @@ fn can_tear(medium: &dyn Medium, offset: u64, bytes: &[u8]) -> io::Result<bool> 
 }
 
 /// The whole page: what lies behind the checkpoint is zero again, even if it was not.
-fn page_of(checkpoint: &Checkpoint) -> Vec<u8> {
+pub(super) fn page_of(checkpoint: &Checkpoint) -> Vec<u8> {
     let mut page = checkpoint.encode().to_vec();
     page.resize(crate::format::PAGE_LEN as usize, 0);
     page
