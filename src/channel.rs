@@ -566,6 +566,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         MessageId::new(position, life.map_or(0, |life| life.tag))
     }
 
+    #[inline]
     fn held(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> Held<F> {
         let is_first = Arc::ptr_eq(log, self.chain.first());
         Held {
@@ -575,12 +576,15 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// What there is to receive now; `None` if nothing.
+    #[inline]
     fn try_read(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         if let Some(incoming) = self.read_returned(reading) {
             return Some(incoming);
         }
         loop {
-            if let Some(incoming) = self.read_backlog(reading) {
+            if reading.backlog.is_some()
+                && let Some(incoming) = self.read_backlog(reading)
+            {
                 return Some(incoming);
             }
             let received = reading
@@ -605,8 +609,14 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// The next of the messages that came back.
+    #[inline]
     fn read_returned(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let position = self.common().take_returned()?;
+        self.read_again(position, reading)
+    }
+
+    #[cold]
+    fn read_again(&self, position: u64, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         // It is not acknowledged, so its file is there, and open.
         let log = self.chain.log_at(position)?;
         Some(match log.read_again(position, &mut reading.payload) {
@@ -617,6 +627,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// The next of what earlier lives left.
+    #[cold]
     fn read_backlog(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let log = Arc::clone(&reading.log);
         let ring = log.ring();
