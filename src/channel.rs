@@ -183,7 +183,7 @@ impl Request<'_> {
     fn growth(&self, ring_capacity: u64) -> Option<Growth> {
         self.bound.is_none().then_some(Growth {
             ring_capacity,
-            capacity_min: ring_capacity.min(OVERFLOW_LEN_MAX).max(CAPACITY_MIN),
+            capacity_min: ring_capacity.clamp(CAPACITY_MIN, OVERFLOW_LEN_MAX),
             capacity_max: ring_capacity.max(OVERFLOW_LEN_MAX),
             bytes_max: self.options.max_bytes,
         })
@@ -401,7 +401,6 @@ impl Recovered {
     /// The state of a file just made.
     pub(crate) fn created(identity: &Identity, life: crate::format::incarnations::Life) -> Self {
         Recovered {
-            capacity: identity.capacity,
             lives: Lives::first(life),
             head: identity.start,
             tail: identity.start,
