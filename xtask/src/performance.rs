@@ -11,7 +11,7 @@ pub fn run(args: &[&str]) -> Outcome {
     } else {
         PathBuf::from("docs")
     };
-    let mut command = cargo("run --release --package rivals -- --out");
+    let mut command = cargo("run --profile performance --package rivals -- --out");
     command.arg(&out).args(args);
     let mut plan = Plan::default();
     let what = format!("table and pictures, in {}", out.display());

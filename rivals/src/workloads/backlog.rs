@@ -16,25 +16,16 @@ use std::path::Path;
 use std::time::Instant;
 use walchan::Options;
 
-/// Bytes of a message in a file.
-const FRAME_LEN: u64 = 32;
-const RING_MIN: u64 = 16 << 20;
+/// The default: what does not fit lies in further files.
+const RING: u64 = 16 << 20;
 
 fn backlogs(setting: &Setting) -> Vec<u64> {
     let most = if setting.pace.is_quick() { 6 } else { 7 };
     (1..=most).map(|power| 10u64.pow(power)).collect()
 }
 
-fn options(backlog: u64) -> Options {
-    let ring_bytes = if cfg!(feature = "growing") {
-        None
-    } else {
-        Some((2 * backlog * FRAME_LEN).max(RING_MIN))
-    };
-    Options {
-        ring_bytes,
-        ..flush_only(RING_MIN)
-    }
+fn options() -> Options {
+    flush_only(RING)
 }
 
 /// Nanoseconds for a message sent, and one received and acknowledged.
@@ -58,8 +49,8 @@ fn run_one(who: usize, dir: &Path, backlog: u64, steps: u64) -> f64 {
     match who {
         0 => {
             let path = dir.join("queue");
-            let (tx, rx) = walchan::channel_with_options::<Pair>(path, options(backlog))
-                .expect("a new channel");
+            let (tx, rx) =
+                walchan::channel_with_options::<Pair>(path, options()).expect("a new channel");
             let send = |message| tx.send(message).expect("sent");
             steady(backlog, steps, send, || {
                 rx.recv().expect("a message").into_inner()

@@ -1,7 +1,6 @@
 //! The workloads, one question each.
 
 pub mod backlog;
-#[cfg(feature = "bytes")]
 pub mod bytes;
 pub mod durable_producers;
 pub mod latency;
@@ -57,7 +56,6 @@ pub const ALL: &[Workload] = &[
     workload("small", false, small::run),
     workload("producers", false, producers::run),
     workload("strings", false, strings::run),
-    #[cfg(feature = "bytes")]
     workload("bytes", false, bytes::run),
     workload("round-trip", false, round_trip::run),
     workload("synced", true, synced::run),

@@ -6,7 +6,7 @@
 //! looks at samples only, or its looking would be all there is to see.
 //!
 //! walchan under `FlushOnly`: a ring of 4 MiB, and no bound but that; a struct with bytes, which is encoded and
-//! decoded into a new one, or with the feature `bytes` borrowed bytes.
+//! decoded into a new one, or borrowed bytes.
 
 use super::{Outcome, Setting};
 use crate::channels::{BOUND, BOUND_BEYOND_RING, RING_BYTES, flush_only};
@@ -98,7 +98,6 @@ fn typed(len: usize) -> Contender<'static> {
 
 fn contenders(size: usize) -> Vec<Contender<'static>> {
     vec![
-        #[cfg(feature = "bytes")]
         super::bytes::borrowed(size),
         typed(size),
         std_bounded(size),
