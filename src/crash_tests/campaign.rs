@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// All images of a moment are opened where they are not more than this.
 const IMAGES_MAX: usize = 3_000;
+/// The same where an image is a chain of files, which takes longer.
+const CHAINS_MAX: usize = 400;
 /// Else so many of them.
 const SAMPLES: usize = 40;
 
@@ -22,6 +24,7 @@ const SAMPLES: usize = 40;
 /// are too many in all.
 fn each_image(
     film: &Film,
+    most: usize,
     rng: &mut Rng,
     tally: &mut Tally,
     mut body: impl FnMut(&mut Rng, &[Choice]),
@@ -30,7 +33,7 @@ fn each_image(
     let all = open
         .iter()
         .try_fold(1usize, |n, (_, values)| n.checked_mul(*values));
-    let Some(all) = all.filter(|all| *all <= IMAGES_MAX) else {
+    let Some(all) = all.filter(|all| *all <= most) else {
         tally.sampled += 1;
         for _ in 0..SAMPLES {
             let choices = random_choices(film, rng);
@@ -97,10 +100,14 @@ fn every_cut(program: &mut Program, oracle: &Oracle, medium: &Simulated, recover
     let mut film = medium.film();
     film.advance_to(recovered);
     let (mut rng, mut tally) = (Rng(program.rng.next()), Tally::default());
+    let most = match program.shape {
+        None => IMAGES_MAX,
+        Some(_) => CHAINS_MAX,
+    };
     loop {
         let durable = |part| film.durable_moment_of(part);
         let expected = oracle.expect(film.moment(), durable, Crash::PowerCut);
-        each_image(&film, &mut rng, &mut tally, |_, choices| {
+        each_image(&film, most, &mut rng, &mut tally, |_, choices| {
             expected.check(&program.drain(&film.show(choices)));
         });
         if film.moment() == film.end() {
@@ -117,8 +124,12 @@ fn every_cut_of_a_recovery(program: &mut Program, image: &[u8], found: &Found) {
     program.recover(&medium).unwrap();
     let mut film = medium.film();
     let (mut rng, mut tally) = (Rng(program.rng.next()), Tally::default());
+    let most = match program.shape {
+        None => IMAGES_MAX,
+        Some(_) => CHAINS_MAX,
+    };
     loop {
-        each_image(&film, &mut rng, &mut tally, |rng, choices| {
+        each_image(&film, most, &mut rng, &mut tally, |rng, choices| {
             check_again(found, &program.drain(&film.show(choices)), None);
             if rng.chance(5) {
                 let image = film.show(choices).killed();

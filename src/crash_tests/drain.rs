@@ -88,7 +88,7 @@ impl Drain<'_> {
             Ok(()) => true,
             Err(Error::Corrupt { .. }) => {
                 // What was being made is removed in any case.
-                let swept = u64::from(self.shape.is_some());
+                let swept = 2 * u64::from(self.shape.is_some());
                 assert!((copy.moment() - before) as u64 <= swept, "it was changed");
                 assert!(swept > 0 || copy.killed() == medium.killed());
                 false

@@ -153,6 +153,8 @@ impl<M: Memory> Log<M> {
         pages.entered = true;
         pages.quiet = false;
         if pages.newest().clean {
+            // A page that a failed sync may have torn is not followed by another one.
+            self.common.check()?;
             let (head, tail) = (pages.newest().head, pages.newest().tail);
             self.store_checkpoint(&mut pages, head, tail, false);
             drop(pages);

@@ -94,16 +94,17 @@ impl<D: Directory> Disk<D> {
             let file = self.directory.open(*number, HEADER_LEN + capacity)?;
             recovery::write_checkpoints_again(&file)?;
         }
-        if plan.ring_is_unused {
-            // Said once, for later the files around it may be gone.
-            let ring = self.directory.open(0, HEADER_LEN + self.identity.capacity)?;
-            recovery::retire_unused(&ring, self.identity.capacity)?;
-        }
         for number in &plan.gone {
             self.directory.remove(*number)?;
         }
         if !plan.gone.is_empty() {
             self.directory.sync_directory()?;
+        }
+        if plan.ring_is_unused {
+            // Said once: later the files around it may be gone. Behind the removal of those that follow it.
+            let capacity = self.identity.capacity;
+            let ring = self.directory.open(0, HEADER_LEN + capacity)?;
+            recovery::retire_unused(&ring, capacity)?;
         }
         self.repair_all(plan, common, how)
     }
@@ -147,9 +148,12 @@ impl<D: Directory> Disk<D> {
         };
         // C5: from the front alone. What lies behind one that is not drained tells where that one ends.
         while plan.members.len() > 1 && plan.members[0].is_drained() {
-            let identity = &plan.members[0].identity;
+            // A drained ring is no part of the chain; without it the last file is, drained or not.
+            let ring_is_last = plan.members.len() == 2 && plan.members[1].number() == 0;
+            let index = usize::from(ring_is_last && plan.members[1].is_drained());
+            let identity = &plan.members[index].identity;
             plan.drained.push((identity.number, identity.capacity));
-            plan.leave_out(0);
+            plan.leave_out(index);
         }
         Ok(plan)
     }
@@ -185,7 +189,9 @@ impl<D: Directory> Disk<D> {
         // one before.
         if let Some(ring) = plan.members.iter().position(|m| m.number() == 0) {
             let head = plan.members[ring].checkpoint.head;
-            let before = ring.checked_sub(1).and_then(|i| plan.members[i].identity.end());
+            let before = ring
+                .checked_sub(1)
+                .and_then(|i| plan.members[i].identity.end());
             let follows = plan.members.get(ring + 1).map(|m| m.identity.follows);
             if before.is_some_and(|end| end > head || follows == Some(end))
                 || follows.is_some_and(|follows| follows < head)
