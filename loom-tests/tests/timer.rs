@@ -69,3 +69,26 @@ fn progress_is_recorded_or_flagged() {
         },
     );
 }
+
+// Threads: the holder of a message acknowledges it, and the timer, whose flag another file of the channel has set; in this
+// one nothing was to be recorded. The acknowledgement is synced, or its flag is set afterwards.
+#[test]
+fn a_flag_of_another_file_hides_no_progress() {
+    model(
+        "a_flag_of_another_file_hides_no_progress",
+        "an acknowledgement as the timer takes the flag of another file: recorded, or flagged again",
+        || {
+            let log = channel(Setup::default());
+            log.send(b"mine").unwrap();
+            let (position, _) = message(log.try_receive(&mut log.receiver()).unwrap());
+            while log.timer_fire(PROGRESS) != 0 {}
+            log.timer_flag(PROGRESS);
+            let holder = spawn(&log, move |log| log.acknowledge(position));
+            log.timer_fire(PROGRESS);
+            holder.join().unwrap();
+            assert!(log.acknowledgement_is_durable(position) || log.timer_flags() & PROGRESS != 0);
+            log.timer_fire(PROGRESS);
+            assert!(log.acknowledgement_is_durable(position));
+        },
+    );
+}
