@@ -23,6 +23,8 @@ pub(super) struct Pages {
     since: [Option<u64>; 2],
     /// The checkpoint of the last completed sync.
     recorded: Checkpoint,
+    /// Acknowledgements of this life that the timer has recorded.
+    pub(super) acknowledged: u64,
     /// `FlushOnly`: checkpoints name the commit. Not so once the limit was lifted, until somebody asks for a
     /// sync: each commit above the head would pin the limit again.
     pub(super) names_commit: bool,
@@ -67,6 +69,7 @@ impl Pages {
             replaced: pins,
             since: [None; 2],
             recorded: stored[newest],
+            acknowledged: 0,
             names_commit: true,
             scanned,
             frozen,

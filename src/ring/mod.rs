@@ -206,6 +206,13 @@ impl<M: Memory> Ring<M> {
             .saturating_sub(acknowledged)
     }
 
+    /// Messages acknowledged in this life; whoever sees the count sees the acknowledgements.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        // [O:acknowledged_read] Acquire: E15, pairs with [O:acknowledged].
+        let acquire = crate::sync::weaken!("acknowledged_read", Ordering::Acquire);
+        self.back.acknowledged.load(acquire)
+    }
+
     /// Of these, handed out at least once.
     pub(crate) fn handed_out(&self) -> u64 {
         // [O:counts] Relaxed: a count; no data hangs on it.

@@ -220,8 +220,9 @@ impl<M: Memory> Ring<M> {
             word0,
             weaken!("acknowledge", Ordering::Release),
         );
-        // [O:counts] Relaxed: a count; no data hangs on it.
-        self.back.acknowledged.fetch_add(1, Ordering::Relaxed) + 1
+        // [O:acknowledged] Release: E15, pairs with [O:acknowledged_read]; what it counts is before it.
+        let release = weaken!("acknowledged", Ordering::Release);
+        self.back.acknowledged.fetch_add(1, release) + 1
     }
 
     /// Writes an acknowledged filler over `[position, end)`, which lies in one life and does not cross
