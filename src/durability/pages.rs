@@ -37,6 +37,8 @@ pub(super) struct Pages {
     /// The pages stay as they are: the file is complete, and the receiver has not come to it; or it is drained, and
     /// somebody else may write them.
     pub(super) quiet: bool,
+    /// The file is drained, and may be gone, or be used anew.
+    pub(super) retired: bool,
 }
 
 /// The head of a checkpoint behind which recovery would look for frames that must be there.
@@ -75,6 +77,7 @@ impl Pages {
             frozen,
             entered: false,
             quiet: false,
+            retired: false,
         }
     }
 

@@ -104,6 +104,10 @@ impl<M: Memory> Log<M> {
     /// Whether a round would raise the commit. If not, whatever a caller waits for is not published.
     pub(super) fn would_commit(&self) -> bool {
         let pages = self.pages.lock();
+        // Nothing more is committed in a file that is quiet, and one that is retired may be gone: look no further.
+        if pages.quiet {
+            return true;
+        }
         let frontier = self.frontier(&pages);
         frontier > self.commit() || self.ring.is_published(frontier)
     }

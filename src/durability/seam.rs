@@ -5,7 +5,7 @@ use super::{Goal, Log, POISONED};
 use crate::format::checkpoint::CHECKPOINT_LEN;
 use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
-use crate::sync::{MutexGuard, Ordering, weaken};
+use crate::sync::{Fences, MutexGuard, Ordering, weaken, weaken_fence};
 use std::io;
 
 /// The role of the leader, outside of a round.
@@ -34,11 +34,16 @@ impl<M: Memory> Log<M> {
         }
     }
 
+    /// Less is left than the keeper is told of.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.ring.tail() + self.ahead > self.ring.limit()
+    }
+
     /// Moves the head. Tells the keeper if this was the last of the file, or if it may be time to return.
     pub(super) fn advance(&self) -> bool {
         let moved = self.ring.advance();
         if moved && (self.is_drained() || self.may_return()) {
-            self.common.keeper.flag(TIDY);
+            self.common.keeper.fence_and_flag(TIDY);
         }
         moved
     }
@@ -63,9 +68,12 @@ impl<M: Memory> Log<M> {
 
     /// The receiver has read all of the file, and goes on to the next.
     pub(crate) fn left(&self) {
+        // [O:left_fence] SeqCst: E8, pairs with [O:drain_fence]; whoever showed the end is before it, the look for
+        // acknowledgements behind. Once for each file.
+        weaken_fence!("left_fence", Fences::Lopsided.rare());
         self.ring.advance();
         if self.is_drained() {
-            self.common.keeper.flag(TIDY);
+            self.common.keeper.fence_and_flag(TIDY);
         }
     }
 
@@ -151,6 +159,10 @@ impl<M: Memory> Log<M> {
     pub(crate) fn enter(&self) -> io::Result<()> {
         let mut pages = self.pages.lock();
         pages.entered = true;
+        if pages.retired {
+            // Nothing was in it, and it is gone.
+            return Ok(());
+        }
         pages.quiet = false;
         if pages.newest().clean {
             let (head, tail) = (pages.newest().head, pages.newest().tail);
@@ -197,9 +209,12 @@ impl<M: Memory> Log<M> {
         {
             let mut pages = self.pages.lock();
             let (head, tail) = (self.ring.head(), self.ring.tail());
+            // One that was made complete, and in which nothing is, has the head of that time in its pages.
+            pages.quiet = false;
             // Once: a power cut could tear two that no sync parts.
             self.store_checkpoint(&mut pages, head, tail, true);
             pages.quiet = true;
+            pages.retired = true;
         }
         if planted!("drained_not_synced") {
             return Ok(());

@@ -209,8 +209,7 @@ impl<M: Memory> Ring<M> {
     /// Messages acknowledged in this life; whoever sees the count sees the acknowledgements.
     pub(crate) fn acknowledged(&self) -> u64 {
         // [O:acknowledged_read] Acquire: E15, pairs with [O:acknowledged].
-        let acquire = crate::sync::weaken!("acknowledged_read", Ordering::Acquire);
-        self.back.acknowledged.load(acquire)
+        self.back.acknowledged.load(Ordering::Acquire)
     }
 
     /// Of these, handed out at least once.
@@ -273,6 +272,7 @@ impl<M: Memory> Ring<M> {
             .store(end, crate::sync::weaken!("end", Ordering::Release));
         self.events.readable.notify();
         self.events.room.notify();
+        self.events.published.notify();
     }
 
     /// Whether nothing can be claimed any more.

@@ -5,6 +5,13 @@
 
 #![allow(missing_docs)] // it is for one reader
 
+mod chain;
+mod files;
+
+pub use chain::{
+    Chain, ChainReceived, ChainReceiver, ChainSetup, Handle, Held, KEEPER_AHEAD, KEEPER_TIDY,
+};
+
 use crate::durability::timer;
 use crate::durability::{
     Common, Log, Mode as LogMode, Place, Received as LogReceived, SendFailure, Wait,
