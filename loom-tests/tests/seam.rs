@@ -3,7 +3,8 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)]
 
-use loom_tests::{Arc, Chain, ChainReceived, ChainSetup, Failure, Held, chain, model, spawn_in};
+use loom_tests::{Arc, Chain, ChainReceived, ChainSetup, Failure, Held, Mode, Setup};
+use loom_tests::{chain, channel, message, model, spawn, spawn_in};
 
 /// A chain whose ring holds so many messages of 16 bytes; four fill it.
 fn holding(messages: u64, setup: ChainSetup) -> Arc<Chain> {
@@ -209,23 +210,33 @@ fn the_last_sender_leaves_while_the_keeper_seals() {
     );
 }
 
-// Threads: somebody who reads and acknowledges the first message, raises the limit over its place, and links the next file;
-// a sender that sees the end of the file, and an older limit. It seals: its padding must be written behind that reading.
+// Threads: the receiver, which reads and acknowledges the first message, raises the limit over its place, and shows that the
+// file ends there; whoever seals it. The padding must be written behind the reading.
 #[test]
 fn a_seal_hands_on_what_the_last_limit_gave() {
     model(
         "a_seal_hands_on_what_the_last_limit_gave",
-        "a sender that sees the end and not the last limit: it pads behind the reads that made the room",
+        "whoever seals a file pads up to its end behind the reads that made the room",
         || {
-            let log = holding(4, ChainSetup::default());
-            let other = spawn_in(&log, |log| {
-                let mut receiver = log.receiver();
-                let first = log.try_receive(&mut receiver).unwrap().message();
-                log.acknowledge(&first);
-                assert!(log.keep());
+            let log = channel(Setup {
+                mode: Mode::FlushOnly,
+                capacity: 64,
+                ..Setup::default()
             });
-            log.send(&log.handle(), b"").unwrap();
+            for _ in 0..4 {
+                log.send(b"").unwrap();
+            }
+            let other = spawn(&log, |log| {
+                let (first, _) = message(log.try_receive(&mut log.receiver()).unwrap());
+                log.acknowledge_only(first);
+                log.advance();
+                log.reclaim();
+                log.close_end();
+            });
+            log.seal();
             other.join().unwrap();
+            log.seal();
+            assert_eq!(log.tail(), 80);
         },
     );
 }

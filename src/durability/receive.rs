@@ -70,7 +70,7 @@ impl<M: Memory> Log<M> {
     pub(crate) fn acknowledge(&self, position: u64) {
         let count = self.ring.acknowledge(position);
         if self.ahead > 0 {
-            // [O:drain_fence] SeqCst: E8, pairs with [O:left_fence] and [O:timer_fence]; the acknowledgement before it, the looks at the end
+            // [O:drain_fence] SeqCst: E8, pairs with [O:timer_fence]; the acknowledgement before it, the looks at the end
             // of the file and for the ring behind.
             weaken_fence!("drain_fence", Fences::Lopsided.frequent());
         }

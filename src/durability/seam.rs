@@ -5,7 +5,7 @@ use super::{Goal, Log, POISONED};
 use crate::format::checkpoint::CHECKPOINT_LEN;
 use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
-use crate::sync::{Fences, MutexGuard, Ordering, weaken, weaken_fence};
+use crate::sync::{MutexGuard, Ordering};
 use std::io;
 
 /// The role of the leader, outside of a round.
@@ -66,15 +66,10 @@ impl<M: Memory> Log<M> {
         self.is_drained()
     }
 
-    /// The receiver has read all of the file, and goes on to the next.
+    /// The receiver has read all of the file, and goes on to the next. The keeper looks whether the file is drained: whoever
+    /// acknowledges the last of it may not see yet that it has an end.
     pub(crate) fn left(&self) {
-        // [O:left_fence] SeqCst: E8, pairs with [O:drain_fence]; whoever showed the end is before it, the look for
-        // acknowledgements behind. Once for each file.
-        weaken_fence!("left_fence", Fences::Lopsided.rare());
-        self.ring.advance();
-        if self.is_drained() {
-            self.common.keeper.fence_and_flag(TIDY);
-        }
+        self.common.keeper.fence_and_flag(TIDY);
     }
 
     /// The limit is not raised from now on; gives it.
@@ -134,8 +129,7 @@ impl<M: Memory> Log<M> {
     /// Synced modes: the file before this one is committed up to its end before anything of this one is.
     pub(super) fn commit_previous(&self) -> io::Result<()> {
         // [O:previous_read] Acquire: E14, pairs with [O:previous]; who sees it committed sees what that covers.
-        let read = weaken!("previous_read", Ordering::Acquire);
-        if !self.has_previous.load(read) || planted!("next_file_committed_first") {
+        if !self.has_previous.load(Ordering::Acquire) || planted!("next_file_committed_first") {
             return Ok(());
         }
         let previous = self.previous.lock().clone();
@@ -144,8 +138,7 @@ impl<M: Memory> Log<M> {
         }
         *self.previous.lock() = None;
         // [O:previous] Release: E14, pairs with [O:previous_read]; comes after the commit that it reports.
-        self.has_previous
-            .store(false, weaken!("previous", Ordering::Release));
+        self.has_previous.store(false, Ordering::Release);
         Ok(())
     }
 

@@ -264,6 +264,11 @@ impl Chain {
         self.chain.numbers()
     }
 
+    /// Whether the ring is what is sent into.
+    pub fn is_in_ring(&self) -> bool {
+        !self.chain.active().ring().layout().once
+    }
+
     /// Numbers of those that were removed.
     pub fn removed(&self) -> Vec<u64> {
         let removed = &self.chain.files().removed;

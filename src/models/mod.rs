@@ -345,6 +345,15 @@ impl Channel {
         ring.raise_limit(ring.head() + ring.capacity());
     }
 
+    /// Shows that the ring ends at its limit. No other file is behind it.
+    pub fn close_end(&self) {
+        self.log.close_end();
+    }
+
+    pub fn seal(&self) {
+        self.log.seal();
+    }
+
     pub fn hold_back(&self, position: u64) {
         self.log.ring().hold_back(position);
     }
