@@ -202,6 +202,7 @@ fn max_bytes_ends_growth_with_an_error_of_its_own_until_there_is_room() {
         assert!(next - first > 300, "{} were sent", next - first);
         expect(&rx, first..next);
         first = next;
+        wait_for_ring_alone(&path);
         // The keeper gives the space back in its own time.
         let start = Instant::now();
         while let Err(error) = tx.send(message(next)) {
