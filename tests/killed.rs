@@ -112,6 +112,9 @@ fn kill(test: &str, script: &str, few: u64, names: &[&str], moments: &[(Moment, 
     let (kills, seed) = kills(few);
     let mut random = Random::new(seed + names.len() as u64);
     let mut oracle = Oracle::default();
+    // Overflow files that were left, and half-made files.
+    let mut left = (0, 0);
+    let mut highest = 0u64;
     for life in 0..kills {
         let role = Role {
             script: script.to_owned(),
@@ -126,6 +129,12 @@ fn kill(test: &str, script: &str, few: u64, names: &[&str], moments: &[(Moment, 
         }
         thread::sleep(Duration::from_micros(random.below(latest)));
         doomed.kill(&mut oracle);
+        for name in beside(&role.path) {
+            let number = name.strip_prefix("q.").and_then(|n| n.parse().ok());
+            highest = highest.max(number.unwrap_or(0));
+            left.0 += u64::from(number.is_some());
+            left.1 += u64::from(name.ends_with(".walchan-new"));
+        }
         if life % 16 == 15 || life + 1 == kills {
             drain(&role, &mut oracle);
         }
@@ -134,6 +143,13 @@ fn kill(test: &str, script: &str, few: u64, names: &[&str], moments: &[(Moment, 
     println!(
         "KILLED {kills} processes, seed {seed}: {script}, {names:?}; {opened} openings, {ids} messages"
     );
+    if script.starts_with("overflow") {
+        let (files, half_made) = left;
+        println!(
+            "they left {files} overflow files up to {highest}, and {half_made} half-made ones"
+        );
+        assert!(files * 5 > kills, "only {files} overflow files");
+    }
     assert!(opened * 3 > kills, "only {opened} of {kills} came to life");
     assert!(ids > kills, "only {ids} messages");
     oracle
@@ -181,9 +197,15 @@ fn drain(role: &Role, oracle: &mut Oracle) {
     rx.close().unwrap();
     oracle.hear("closed");
     // A file in the making is taken over or given up, an overflow file is removed; nothing else is ever beside the channel.
-    let names = std::fs::read_dir(role.path.parent().unwrap()).unwrap();
-    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["q"]);
+    assert_eq!(beside(&role.path), ["q"]);
+}
+
+/// What is in the directory of a channel.
+fn beside(path: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 /// In creation and recovery, and in the traffic.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use walchan::{
     Delivery, Durability, Error, Options, Receiver, RecvError, SendError, SendErrorKind, Sender,
     SyncSender, TryRecvError,
@@ -307,6 +307,14 @@ impl Life {
                         // A sender may wait for one of these.
                         held.drain(..)
                             .for_each(|delivery| self.acknowledge(delivery));
+                        if self.role.script == "overflow" {
+                            // Slow producers are to come far, too.
+                            let many = random.below(120);
+                            let end = Instant::now() + Duration::from_millis(random.below(20));
+                            while behind.load(Ordering::Relaxed) < many && Instant::now() < end {
+                                thread::yield_now();
+                            }
+                        }
                         rx.recv().map_err(|e| format!("recv {e}"))?
                     }
                     received => received.map_err(|e| format!("recv {e}"))?,
