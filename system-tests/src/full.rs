@@ -148,6 +148,9 @@ pub fn make_room(dir: &Path) {
 
 /// Fills a file system: no byte more can be written; where `metadata` is said, no name either.
 pub fn fill(dir: &Path, metadata: bool) {
+    let system = rustix::fs::statvfs(dir).unwrap();
+    let size = system.f_blocks * system.f_frsize;
+    assert!(size < 1 << 30, "not one that was made for this");
     let bytes = noise(1 << 20);
     let mut files = 0;
     // Most of it without writing so much.
