@@ -1,6 +1,6 @@
 //! Open, assemble, close: a channel of bytes over any memory, and the one over a file.
 
-use crate::codec::{CODEC_ID, CODEC_NAME};
+use crate::codec;
 use crate::durability::timer::{self, STOP};
 use crate::durability::{Common, Log, Mode, Received, SendFailure, Wait, keeper};
 use crate::error::Error;
@@ -10,7 +10,7 @@ use crate::format::frame::{FRAME_HEADER_LEN, names_position};
 use crate::format::identity::{Identity, SCHEMA_LEN_MAX};
 use crate::format::incarnations::Lives;
 use crate::format::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN, get_u64};
-use crate::memory::Medium;
+use crate::memory::{Lent, Medium};
 use crate::message_id::MessageId;
 use crate::options::{Durability, Options};
 use crate::overflow::disk::Disk;
@@ -22,7 +22,7 @@ use crate::recovery::backlog::{Backlog, Item};
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
 use crate::ring::{Frame, Layout, Reader};
 use crate::sync::Arc;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -84,6 +84,25 @@ pub(crate) enum Incoming<F: Files> {
     Failed(io::Error),
 }
 
+/// The payload of a message.
+#[derive(Debug)]
+pub(crate) enum Payload<'a> {
+    /// Where it lies, until the message is acknowledged.
+    Lent(Lent),
+    /// In the buffer of the reading.
+    Copied(&'a mut Vec<u8>),
+}
+
+impl Payload<'_> {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Payload::Lent(lent) => lent,
+            Payload::Copied(bytes) => bytes,
+        }
+    }
+}
+
 /// A place in a file of the channel that somebody holds until it is settled.
 #[derive(Debug)]
 pub(crate) struct Held<F: Files> {
@@ -105,6 +124,8 @@ pub(crate) struct Request<'a> {
     pub(crate) bound: Option<usize>,
     /// Bytes of the message type in memory: a hint for the ring of a new bounded channel.
     pub(crate) type_len: usize,
+    /// Its number.
+    pub(crate) codec: u32,
     pub(crate) options: &'a Options,
 }
 
@@ -162,7 +183,7 @@ impl Request<'_> {
     fn growth(&self, ring_capacity: u64) -> Option<Growth> {
         self.bound.is_none().then_some(Growth {
             ring_capacity,
-            capacity_min: ring_capacity.min(OVERFLOW_LEN_MAX).max(CAPACITY_MIN),
+            capacity_min: ring_capacity.clamp(CAPACITY_MIN, OVERFLOW_LEN_MAX),
             capacity_max: ring_capacity.max(OVERFLOW_LEN_MAX),
             bytes_max: self.options.max_bytes,
         })
@@ -208,12 +229,11 @@ impl Request<'_> {
                 wanted: "a channel".to_owned(),
             });
         }
-        if identity.codec != CODEC_ID {
-            let stored = format!("codec {}", identity.codec);
+        if identity.codec != self.codec {
             return Err(Error::Mismatch {
                 what: "codec",
-                stored,
-                wanted: CODEC_NAME.to_owned(),
+                stored: codec::name_of(identity.codec),
+                wanted: codec::name_of(self.codec),
             });
         }
         if let Some(schema) = &self.options.schema
@@ -238,6 +258,19 @@ impl Request<'_> {
         }
         Ok(())
     }
+}
+
+/// The bytes on disk of a new bounded channel.
+pub(crate) fn footprint(bound: usize, type_len: usize, options: &Options) -> Result<u64, Error> {
+    let request = Request {
+        path: Path::new(""),
+        bound: Some(bound),
+        type_len,
+        codec: 0,
+        options,
+    };
+    request.check()?;
+    Ok(HEADER_LEN + request.ring_new()?)
 }
 
 /// What opening gives.
@@ -291,7 +324,7 @@ fn create(request: &Request<'_>, mode: Mode, path: &Path) -> Result<Option<Parts
     let identity = Identity {
         capacity: request.ring_new()?,
         channel_id,
-        codec: CODEC_ID,
+        codec: request.codec,
         schema: request.options.schema.clone().unwrap_or_default(),
         number: 0,
         start: 0,
@@ -368,7 +401,6 @@ impl Recovered {
     /// The state of a file just made.
     pub(crate) fn created(identity: &Identity, life: crate::format::incarnations::Life) -> Self {
         Recovered {
-            capacity: identity.capacity,
             lives: Lives::first(life),
             head: identity.start,
             tail: identity.start,
@@ -447,6 +479,19 @@ impl<F: Files> Reading<F> {
         }
     }
 
+    /// The payload of the message that was read last.
+    pub(crate) fn payload(&mut self, held: &Held<F>) -> Payload<'_> {
+        match held.frame.lent {
+            Some(lent) => Payload::Lent(lent),
+            None => Payload::Copied(&mut self.payload),
+        }
+    }
+
+    /// The bytes of the damage that was met last.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// Goes on in the next file.
     fn go_on(&mut self, next: Next<F>) {
         let payload = std::mem::take(&mut self.payload);
@@ -492,7 +537,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
-        payload: &[u8],
+        payload: &[IoSlice<'_>],
         wait: Wait,
     ) -> Result<MessageId, SendFailure> {
         if self.receive_only {
@@ -520,6 +565,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         MessageId::new(position, life.map_or(0, |life| life.tag))
     }
 
+    #[inline]
     fn held(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> Held<F> {
         let is_first = Arc::ptr_eq(log, self.chain.first());
         Held {
@@ -529,12 +575,15 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// What there is to receive now; `None` if nothing.
+    #[inline]
     fn try_read(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         if let Some(incoming) = self.read_returned(reading) {
             return Some(incoming);
         }
         loop {
-            if let Some(incoming) = self.read_backlog(reading) {
+            if reading.backlog.is_some()
+                && let Some(incoming) = self.read_backlog(reading)
+            {
                 return Some(incoming);
             }
             let received = reading
@@ -559,8 +608,14 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// The next of the messages that came back.
+    #[inline]
     fn read_returned(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let position = self.common().take_returned()?;
+        self.read_again(position, reading)
+    }
+
+    #[cold]
+    fn read_again(&self, position: u64, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         // It is not acknowledged, so its file is there, and open.
         let log = self.chain.log_at(position)?;
         Some(match log.read_again(position, &mut reading.payload) {
@@ -571,6 +626,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// The next of what earlier lives left.
+    #[cold]
     fn read_backlog(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let log = Arc::clone(&reading.log);
         let ring = log.ring();
@@ -604,6 +660,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
                     let frame = Frame {
                         position,
                         deliveries: 0,
+                        lent: None,
                     };
                     let held = self.held(&log, frame);
                     Some(Incoming::Damage { held, end })

@@ -13,9 +13,101 @@ use serde::de::DeserializeOwned;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The codec's number in the identity page.
-pub(crate) const CODEC_ID: u32 = 1;
-pub(crate) const CODEC_NAME: &str = "bincode 2, fixed-width";
+/// How messages become bytes, and bytes messages.
+///
+/// [`Bincode`] is the default, for all that serde knows. Another one is named where the channel is opened, as in
+/// [`channel_with_codec`](crate::channel_with_codec), and from then on is a part of the types of its handles. The file keeps
+/// [`Codec::ID`], and is not opened with a codec that has another one.
+///
+/// ```
+/// use walchan::{Codec, CodecError, Options};
+///
+/// /// Numbers as text.
+/// struct Text;
+///
+/// impl Codec<u64> for Text {
+///     const ID: u32 = 5000;
+///
+///     fn encode(value: &u64, payload: &mut Vec<u8>) -> Result<(), CodecError> {
+///         payload.extend_from_slice(value.to_string().as_bytes());
+///         Ok(())
+///     }
+///
+///     fn decode(payload: &[u8]) -> Result<u64, CodecError> {
+///         let text = str::from_utf8(payload).map_err(CodecError::new)?;
+///         text.parse().map_err(CodecError::new)
+///     }
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("queue");
+/// let (tx, rx) = walchan::channel_with_codec::<u64, Text>(&path, Options::default())?;
+/// tx.send(17).unwrap();
+/// assert_eq!(rx.recv().unwrap(), 17);
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub trait Codec<T>: 'static {
+    /// The number of the codec in the file. Those below 1024 are walchan's own.
+    const ID: u32;
+
+    /// Appends the bytes of a value to `payload`, which is empty.
+    ///
+    /// # Errors
+    ///
+    /// The send fails with [`SendErrorKind::Encode`](crate::SendErrorKind::Encode). A panic goes through the send; nothing is
+    /// in the channel then.
+    fn encode(value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError>;
+
+    /// The value of a whole payload. It may come from a file that somebody made: whatever the bytes are, this should end
+    /// soon, and allocate no more than they justify.
+    ///
+    /// # Errors
+    ///
+    /// The receive fails with [`RecvError::Undecodable`](crate::RecvError::Undecodable). So it does after a panic.
+    fn decode(payload: &[u8]) -> Result<T, CodecError>;
+}
+
+/// bincode 2 with little-endian, fixed-width integers: the default codec, for what serde can write and read.
+///
+/// Decoding is limited: a length that asks for more than a payload of its size could hold is an error, not an allocation,
+/// and so are bytes that are left over.
+///
+/// ```
+/// use walchan::{Bincode, Codec};
+///
+/// let mut payload = Vec::new();
+/// Bincode::encode(&(1u8, 2u16), &mut payload)?;
+/// assert_eq!(payload, [1, 2, 0]);
+/// # Ok::<(), walchan::CodecError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Bincode;
+
+impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
+    const ID: u32 = 1;
+
+    #[inline]
+    fn encode(value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError> {
+        encode(value, payload)
+    }
+
+    #[inline]
+    fn decode(payload: &[u8]) -> Result<T, CodecError> {
+        decode_limited(payload)
+    }
+}
+
+/// The number of payloads that are bytes, and nothing else.
+pub(crate) const BYTES_ID: u32 = 2;
+
+/// What is known of a codec by its number.
+pub(crate) fn name_of(id: u32) -> String {
+    match id {
+        1 => "bincode 2, fixed-width".to_owned(),
+        BYTES_ID => "bytes".to_owned(),
+        id => format!("codec {id}"),
+    }
+}
 
 type Config<L> = Configuration<LittleEndian, Fixint, L>;
 
@@ -56,18 +148,17 @@ impl Writer for Append<'_> {
 }
 
 /// Appends the encoded value to `buffer`.
-pub(crate) fn encode<T: Serialize + ?Sized>(
-    value: &T,
-    buffer: &mut Vec<u8>,
-) -> Result<(), CodecError> {
+#[inline]
+fn encode<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
     bincode::serde::encode_into_writer(value, Append(buffer), ENCODE)
         .map_err(|e| CodecError(e.to_string()))
 }
 
-/// Decodes a whole payload.
-pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
+/// Decodes a whole payload; a panic is an error.
+#[inline]
+pub(crate) fn decode<T, C: Codec<T>>(payload: &[u8]) -> Result<T, CodecError> {
     // The value is given away whole or not at all, so nothing half-made is seen after a panic.
-    match catch_unwind(AssertUnwindSafe(|| decode_limited(payload))) {
+    match catch_unwind(AssertUnwindSafe(|| C::decode(payload))) {
         Ok(decoded) => decoded,
         Err(panic) => {
             let text = panic
@@ -78,12 +169,6 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecErro
             Err(CodecError(format!("decoding panicked: {text}")))
         }
     }
-}
-
-/// Checks that a payload decodes. A function pointer to it lets senders do so without bounds on their
-/// type.
-pub(crate) fn check<T: DeserializeOwned>(payload: &[u8]) -> Result<(), CodecError> {
-    decode::<T>(payload).map(drop)
 }
 
 /// The limit is a constant of bincode's, so there are classes of it: at least four times the payload (a
@@ -131,9 +216,9 @@ mod tests {
         for len in [u64::MAX, 1 << 40, 1 << 30, 100_000] {
             let mut payload = len.to_le_bytes().to_vec();
             payload.extend_from_slice(b"short");
-            assert!(decode::<String>(&payload).is_err());
-            assert!(decode::<Vec<u8>>(&payload).is_err());
-            assert!(decode::<Vec<String>>(&payload).is_err());
+            assert!(decode::<String, Bincode>(&payload).is_err());
+            assert!(decode::<Vec<u8>, Bincode>(&payload).is_err());
+            assert!(decode::<Vec<String>, Bincode>(&payload).is_err());
         }
     }
 
@@ -143,13 +228,13 @@ mod tests {
             let text: String = "\u{1F980}\u{e9}x".chars().cycle().take(len).collect();
             let mut payload = Vec::new();
             assert_eq!(encode(&text, &mut payload), Ok(()));
-            assert_eq!(decode::<String>(&payload).as_ref(), Ok(&text));
+            assert_eq!(decode::<String, Bincode>(&payload).as_ref(), Ok(&text));
             let chars: Vec<char> = text.chars().collect();
             payload.clear();
             assert_eq!(encode(&chars, &mut payload), Ok(()));
-            assert_eq!(decode::<Vec<char>>(&payload), Ok(chars));
+            assert_eq!(decode::<Vec<char>, Bincode>(&payload), Ok(chars));
             payload.push(0);
-            assert!(decode::<Vec<char>>(&payload).is_err());
+            assert!(decode::<Vec<char>, Bincode>(&payload).is_err());
         }
     }
 

@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// What settles a delivery when it is gone, and keeps the channel open until then.
-struct Receipt {
+pub(crate) struct Receipt {
     channel: Arc<Channel<OnDisk>>,
     held: Held<OnDisk>,
     /// Leave the message as it is.
@@ -30,8 +30,33 @@ impl Drop for Receipt {
 }
 
 impl Receipt {
-    fn leave(mut self) {
+    #[inline]
+    pub(crate) fn new(channel: Arc<Channel<OnDisk>>, held: Held<OnDisk>) -> Self {
+        Receipt {
+            channel,
+            held,
+            leave: false,
+        }
+    }
+
+    pub(crate) fn leave(mut self) {
         self.leave = true;
+    }
+
+    /// Whether the thread is panicking or not; tells whether the channel still works.
+    pub(crate) fn acknowledge(self) -> Result<(), Error> {
+        let channel = Arc::clone(&self.channel);
+        channel.acknowledge(&self.held);
+        self.leave();
+        Ok(channel.common().check()?)
+    }
+
+    pub(crate) fn id(&self) -> MessageId {
+        self.channel.id(&self.held)
+    }
+
+    pub(crate) fn deliveries(&self) -> u32 {
+        u32::from(self.held.frame.deliveries)
     }
 }
 
@@ -70,11 +95,7 @@ impl<T> Delivery<T> {
     pub(crate) fn new(value: T, channel: Arc<Channel<OnDisk>>, held: Held<OnDisk>) -> Self {
         Delivery {
             value,
-            receipt: Receipt {
-                channel,
-                held,
-                leave: false,
-            },
+            receipt: Receipt::new(channel, held),
         }
     }
 
@@ -132,10 +153,7 @@ impl<T> Delivery<T> {
         let Delivery { value, receipt } = delivery;
         // First: if its drop panics, the message is not done.
         drop(value);
-        let channel = Arc::clone(&receipt.channel);
-        channel.acknowledge(&receipt.held);
-        receipt.leave();
-        Ok(channel.common().check()?)
+        receipt.acknowledge()
     }
 
     /// Leaves the message as it is: this life does not deliver it again, the next one does.
@@ -169,13 +187,13 @@ impl<T> Delivery<T> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn id(delivery: &Self) -> MessageId {
-        delivery.receipt.channel.id(&delivery.receipt.held)
+        delivery.receipt.id()
     }
 
     /// How often the message has been delivered, this time included; 14 stands for that many or more. A power
     /// cut may take back what was counted since the last sync.
     pub fn deliveries(delivery: &Self) -> u32 {
-        u32::from(delivery.receipt.held.frame.deliveries)
+        delivery.receipt.deliveries()
     }
 }
 

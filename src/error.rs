@@ -116,6 +116,13 @@ impl PartialEq for Error {
 #[error("{0}")]
 pub struct CodecError(pub(crate) String);
 
+impl CodecError {
+    /// For a [`Codec`](crate::Codec) of one's own: an error with a text, or that of another error.
+    pub fn new(reason: impl fmt::Display) -> Self {
+        CodecError(reason.to_string())
+    }
+}
+
 /// Why [`send`](crate::Sender::send) did not return `Ok`.
 ///
 /// ```
@@ -123,7 +130,8 @@ pub struct CodecError(pub(crate) String);
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let options = Options { ring_bytes: Some(1 << 16), ..Options::default() };
-/// let (tx, _rx) = walchan::channel_with_options::<Vec<u8>>(dir.path().join("queue"), options)?;
+/// let path = dir.path().join("queue");
+/// let (tx, _rx) = walchan::sync_channel_with_options::<Vec<u8>>(path, 8, options)?;
 /// let error = tx.send(vec![0; 100_000]).unwrap_err();
 /// assert!(matches!(error.kind, SendErrorKind::TooLarge { len: 100_008, .. }));
 /// # Ok::<(), walchan::Error>(())

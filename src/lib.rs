@@ -12,6 +12,8 @@ compile_error!(
 
 // The models need the protocol alone; see `models`.
 #[cfg(not(all(loom, feature = "models")))]
+mod bytes;
+#[cfg(not(all(loom, feature = "models")))]
 mod channel;
 #[cfg(not(all(loom, feature = "models")))]
 mod codec;
@@ -55,13 +57,21 @@ pub use api::*;
 
 #[cfg(not(all(loom, feature = "models")))]
 mod api {
+    pub use crate::bytes::{
+        BytesDelivery, BytesIter, BytesReceiver, BytesSender, BytesSyncSender, BytesTryIter,
+    };
+    pub use crate::codec::{Bincode, Codec};
     pub use crate::delivery::Delivery;
     pub use crate::error::{
         CodecError, Error, RecvError, RecvTimeoutError, SendError, SendErrorKind, SendTimeoutError,
         TryRecvError, TrySendError,
     };
     pub use crate::message_id::{MessageId, ParseMessageIdError};
-    pub use crate::open::{channel, channel_with_options, sync_channel, sync_channel_with_options};
+    pub use crate::open::{
+        bytes_channel, bytes_channel_with_options, bytes_sync_channel,
+        bytes_sync_channel_with_options, channel, channel_with_codec, channel_with_options,
+        sync_channel, sync_channel_footprint, sync_channel_with_codec, sync_channel_with_options,
+    };
     pub use crate::options::{Durability, Options, ReceiverOptions};
     pub use crate::receiver::{
         Corrupt, DamageCause, IntoIter, Iter, Receiver, TryIter, Undecodable,

@@ -124,7 +124,8 @@ impl Claim<'_> {
 
     /// Publishes. The caller announces.
     pub fn publish(self, payload: &[u8]) {
-        self.claim.publish(payload, payload_crc(payload));
+        let parts = [std::io::IoSlice::new(payload)];
+        self.claim.publish(&parts, payload_crc(&parts));
     }
 }
 
@@ -187,11 +188,13 @@ impl Channel {
     // === Handles ===
 
     pub fn send(&self, payload: &[u8]) -> Result<u64, Failure> {
-        Ok(self.log.send(payload, Wait::Until(None))?)
+        Ok(self
+            .log
+            .send(&[std::io::IoSlice::new(payload)], Wait::Until(None))?)
     }
 
     pub fn try_send(&self, payload: &[u8]) -> Result<u64, Failure> {
-        Ok(self.log.send(payload, Wait::No)?)
+        Ok(self.log.send(&[std::io::IoSlice::new(payload)], Wait::No)?)
     }
 
     pub fn sender_joined(&self) {
@@ -367,7 +370,7 @@ impl Channel {
             frame::names_position(word0, position, salt)
                 && bytes == payload
                 && Word1::decode(word1)
-                    .is_some_and(|w| w.matches(position, salt, payload_crc(payload)))
+                    .is_some_and(|w| w.matches(position, salt, frame::crc(payload)))
         }
     }
 

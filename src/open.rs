@@ -1,7 +1,8 @@
 //! The functions that open a channel.
 
-use crate::channel::{self, Request};
-use crate::codec;
+use crate::bytes::{BytesReceiver, BytesSender, BytesSyncSender};
+use crate::channel::{self, OnDisk, Parts, Request};
+use crate::codec::{BYTES_ID, Codec};
 use crate::error::Error;
 use crate::options::Options;
 use crate::receiver::Receiver;
@@ -57,15 +58,41 @@ pub fn channel_with_options<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    let request = Request {
-        path: path.as_ref(),
-        bound: None,
-        type_len: size_of::<T>(),
-        options: &options,
-    };
-    let (channel, reading, report) = channel::open(&request)?;
-    let sender = Sender::new(channel.clone(), codec::check::<T>);
-    Ok((sender, Receiver::new(channel, reading, report)))
+    channel_with_codec(path, options)
+}
+
+/// As [`channel_with_options`], with a codec other than [`Bincode`](crate::Bincode).
+///
+/// # Errors
+///
+/// See [`Error`]. A file that was made with another codec is a [`Error::Mismatch`].
+///
+/// See [`Codec`] for an example.
+#[allow(clippy::type_complexity)] // as the others
+pub fn channel_with_codec<T, C: Codec<T>>(
+    path: impl AsRef<Path>,
+    options: Options,
+) -> Result<(Sender<T, C>, Receiver<T, C>), Error> {
+    let parts = open(path.as_ref(), None, size_of::<T>(), C::ID, &options)?;
+    let sender = Sender::new(parts.0.clone());
+    Ok((sender, Receiver::new(parts)))
+}
+
+/// Opens, or makes, a channel of bytes.
+fn open(
+    path: &Path,
+    bound: Option<usize>,
+    type_len: usize,
+    codec: u32,
+    options: &Options,
+) -> Result<Parts<OnDisk>, Error> {
+    channel::open(&Request {
+        path,
+        bound,
+        type_len,
+        codec,
+        options,
+    })
 }
 
 /// Opens the bounded channel at `path`, or makes it, with the default [`Options`].
@@ -118,13 +145,133 @@ pub fn sync_channel_with_options<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    let request = Request {
-        path: path.as_ref(),
-        bound: Some(bound),
-        type_len: size_of::<T>(),
-        options: &options,
-    };
-    let (channel, reading, report) = channel::open(&request)?;
-    let sender = SyncSender::new(channel.clone(), codec::check::<T>);
-    Ok((sender, Receiver::new(channel, reading, report)))
+    sync_channel_with_codec(path, bound, options)
+}
+
+/// As [`sync_channel_with_options`], with a codec other than [`Bincode`](crate::Bincode).
+///
+/// # Errors
+///
+/// See [`Error`]. A file that was made with another codec is a [`Error::Mismatch`].
+///
+/// See [`Codec`] for an example.
+#[allow(clippy::type_complexity)] // as the others
+pub fn sync_channel_with_codec<T, C: Codec<T>>(
+    path: impl AsRef<Path>,
+    bound: usize,
+    options: Options,
+) -> Result<(SyncSender<T, C>, Receiver<T, C>), Error> {
+    let parts = open(path.as_ref(), Some(bound), size_of::<T>(), C::ID, &options)?;
+    let sender = SyncSender::new(parts.0.clone());
+    Ok((sender, Receiver::new(parts)))
+}
+
+/// The bytes on disk of a bounded channel of `T`, before anything is made: it never has more, and after it was opened allocates no
+/// more. `bound` and `options` are those of [`sync_channel_with_options`]; for a channel of bytes `T` is `[u8; N]` with the length
+/// of a message.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] where opening would return it.
+///
+/// ```
+/// use walchan::Options;
+///
+/// let options = Options::default();
+/// let bytes = walchan::sync_channel_footprint::<u64>(1000, &options)?;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("queue");
+/// let (_tx, _rx) = walchan::sync_channel_with_options::<u64>(&path, 1000, options)?;
+/// assert_eq!(std::fs::metadata(&path)?.len(), bytes);
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub fn sync_channel_footprint<T>(bound: usize, options: &Options) -> Result<u64, Error> {
+    channel::footprint(bound, size_of::<T>(), options)
+}
+
+/// Opens, or makes, a channel of bytes without a bound: what is sent is copied once, and what is received is borrowed from the
+/// channel's file until it is acknowledged.
+///
+/// # Errors
+///
+/// See [`Error`].
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::bytes_channel(dir.path().join("queue"))?;
+/// tx.send(b"hello").unwrap();
+/// assert_eq!(*rx.recv().unwrap(), *b"hello");
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub fn bytes_channel(path: impl AsRef<Path>) -> Result<(BytesSender, BytesReceiver), Error> {
+    bytes_channel_with_options(path, Options::default())
+}
+
+/// As [`bytes_channel`], with options.
+///
+/// # Errors
+///
+/// See [`Error`].
+///
+/// ```
+/// use walchan::{Durability, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let options = Options { durability: Durability::FlushOnly, ..Options::default() };
+/// let (tx, rx) = walchan::bytes_channel_with_options(dir.path().join("queue"), options)?;
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub fn bytes_channel_with_options(
+    path: impl AsRef<Path>,
+    options: Options,
+) -> Result<(BytesSender, BytesReceiver), Error> {
+    let parts = open(path.as_ref(), None, 0, BYTES_ID, &options)?;
+    Ok((BytesSender::new(parts.0.clone()), BytesReceiver::new(parts)))
+}
+
+/// Opens, or makes, a channel of bytes in which at most `bound` messages are unacknowledged. Unless the options say otherwise, the ring of
+/// a new one has 256 bytes for each of them.
+///
+/// # Errors
+///
+/// See [`Error`]. A bound of 0 is [`Error::Invalid`].
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::bytes_sync_channel(dir.path().join("queue"), 100)?;
+/// tx.send(b"hello").unwrap();
+/// assert_eq!(*rx.recv().unwrap(), *b"hello");
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub fn bytes_sync_channel(
+    path: impl AsRef<Path>,
+    bound: usize,
+) -> Result<(BytesSyncSender, BytesReceiver), Error> {
+    bytes_sync_channel_with_options(path, bound, Options::default())
+}
+
+/// As [`bytes_sync_channel`], with options.
+///
+/// # Errors
+///
+/// See [`Error`].
+///
+/// ```
+/// use walchan::Options;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let options = Options { ring_bytes: Some(1 << 20), ..Options::default() };
+/// let (tx, rx) = walchan::bytes_sync_channel_with_options(dir.path().join("queue"), 64, options)?;
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub fn bytes_sync_channel_with_options(
+    path: impl AsRef<Path>,
+    bound: usize,
+    options: Options,
+) -> Result<(BytesSyncSender, BytesReceiver), Error> {
+    let parts = open(path.as_ref(), Some(bound), 0, BYTES_ID, &options)?;
+    Ok((
+        BytesSyncSender::new(parts.0.clone()),
+        BytesReceiver::new(parts),
+    ))
 }

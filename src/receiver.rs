@@ -1,7 +1,7 @@
 //! The receiving half.
 
-use crate::channel::{Channel, Held, Incoming, OnDisk, Reading};
-use crate::codec;
+use crate::channel::{Channel, Held, Incoming, OnDisk, Parts, Payload, Reading};
+use crate::codec::{self, Bincode, Codec};
 use crate::delivery::Delivery;
 use crate::durability::Wait;
 use crate::error::{CodecError, Error, RecvError, RecvTimeoutError, TryRecvError};
@@ -9,13 +9,108 @@ use crate::message_id::MessageId;
 use crate::options::{Durability, ReceiverOptions};
 use crate::recovery::RecoveryReport;
 use crate::sync::Arc;
-use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// What every receiving half is made of.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    channel: Option<Arc<Channel<OnDisk>>>,
+    reading: RefCell<Reading<OnDisk>>,
+    /// An error at which an iterator stopped: the next `recv` returns it.
+    pending: RefCell<Option<RecvError>>,
+    report: RecoveryReport,
+}
+
+impl Receiving {
+    pub(crate) fn new(parts: Parts<OnDisk>) -> Self {
+        let (channel, reading, report) = parts;
+        Receiving {
+            channel: Some(channel),
+            reading: RefCell::new(reading),
+            pending: RefCell::new(None),
+            report,
+        }
+    }
+
+    pub(crate) fn channel(&self) -> &Arc<Channel<OnDisk>> {
+        // Only `leave` takes it, and whoever calls that has the receiver to itself, for the last time.
+        self.channel
+            .as_ref()
+            .expect("the channel is there until the receiver is gone")
+    }
+
+    /// `None` if there is nothing in time. `deliver` makes of a place and its payload what the user gets.
+    #[inline]
+    pub(crate) fn receive<D>(
+        &self,
+        wait: Wait,
+        deliver: impl FnOnce(&Arc<Channel<OnDisk>>, Held<OnDisk>, Payload<'_>) -> Result<D, RecvError>,
+    ) -> Option<Result<D, RecvError>> {
+        if let Some(error) = self.pending.borrow_mut().take() {
+            return Some(Err(error));
+        }
+        let channel = self.channel();
+        let mut reading = self.reading.borrow_mut();
+        Some(match channel.receive(&mut reading, wait)? {
+            Incoming::Message(held) => {
+                let payload = reading.payload(&held);
+                deliver(channel, held, payload)
+            }
+            Incoming::Damage { held, end } => {
+                let left = Left::new(channel, held, reading.bytes());
+                Err(RecvError::Corrupt(Corrupt { left, end }))
+            }
+            Incoming::Disconnected => Err(RecvError::Disconnected),
+            Incoming::Failed(error) => Err(RecvError::Io(error)),
+        })
+    }
+
+    /// The outcome of an iterator's step; an error is put by.
+    pub(crate) fn put_by<D>(&self, received: Result<D, RecvError>) -> Option<D> {
+        match received {
+            Ok(delivery) => Some(delivery),
+            Err(RecvError::Disconnected) => None,
+            Err(error) => {
+                *self.pending.borrow_mut() = Some(error);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn set_options(&self, options: ReceiverOptions) {
+        let common = self.channel().common();
+        common.set_commit_every(options.commit_every as u64);
+        common.timer.set_commit_delay(options.commit_max_delay);
+    }
+
+    pub(crate) fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    pub(crate) fn leave(&mut self) -> Result<(), Error> {
+        let Some(channel) = self.channel.take() else {
+            return Ok(());
+        };
+        *self.pending.borrow_mut() = None;
+        channel.common().receiver_left();
+        match Arc::try_unwrap(channel) {
+            Ok(mut channel) => channel.shut(),
+            Err(channel) => Ok(channel.common().check()?),
+        }
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        // Nobody is left to tell; `close` is for those who want to know.
+        self.leave().ok();
+    }
+}
 
 /// The receiving half of a channel.
 ///
@@ -30,35 +125,17 @@ use std::time::{Duration, Instant};
 ///
 /// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes
 /// the channel for senders; what is not acknowledged stays for the next life.
-pub struct Receiver<T> {
-    channel: Option<Arc<Channel<OnDisk>>>,
-    reading: RefCell<Reading<OnDisk>>,
-    /// An error at which an iterator stopped: the next `recv` returns it.
-    pending: RefCell<Option<RecvError>>,
-    report: RecoveryReport,
-    message: PhantomData<fn() -> T>,
+pub struct Receiver<T, C = Bincode> {
+    receiving: Receiving,
+    message: PhantomData<fn() -> (T, C)>,
 }
 
-impl<T> Receiver<T> {
-    pub(crate) fn new(
-        channel: Arc<Channel<OnDisk>>,
-        reading: Reading<OnDisk>,
-        report: RecoveryReport,
-    ) -> Self {
+impl<T, C> Receiver<T, C> {
+    pub(crate) fn new(parts: Parts<OnDisk>) -> Self {
         Receiver {
-            channel: Some(channel),
-            reading: RefCell::new(reading),
-            pending: RefCell::new(None),
-            report,
+            receiving: Receiving::new(parts),
             message: PhantomData,
         }
-    }
-
-    fn channel(&self) -> &Arc<Channel<OnDisk>> {
-        // Only `close` and `drop` take it, and both have the receiver to themselves.
-        self.channel
-            .as_ref()
-            .expect("the channel is there until the receiver is gone")
     }
 
     /// Chooses when acknowledgements give their space back and become durable.
@@ -66,22 +143,20 @@ impl<T> Receiver<T> {
     /// See [`ReceiverOptions`] for an example.
     #[must_use]
     pub fn with_options(self, options: ReceiverOptions) -> Self {
-        let common = self.channel().common();
-        common.set_commit_every(options.commit_every as u64);
-        common.timer.set_commit_delay(options.commit_max_delay);
+        self.receiving.set_options(options);
         self
     }
 
     /// What was found when the channel was opened.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
-        &self.report
+        self.receiving.report()
     }
 
     /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.channel().durability()
+        self.receiving.channel().durability()
     }
 
     /// Returns when everything acknowledged before the call is so on stable storage: after a power cut
@@ -102,7 +177,7 @@ impl<T> Receiver<T> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn sync(&self) -> Result<(), Error> {
-        self.channel().sync_progress()
+        self.receiving.channel().sync_progress()
     }
 
     /// Closes the channel for senders. If nothing else keeps it open (a sender, a delivery), the file is
@@ -122,52 +197,23 @@ impl<T> Receiver<T> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn close(mut self) -> Result<(), Error> {
-        self.leave()
-    }
-
-    fn leave(&mut self) -> Result<(), Error> {
-        let Some(channel) = self.channel.take() else {
-            return Ok(());
-        };
-        *self.pending.borrow_mut() = None;
-        channel.common().receiver_left();
-        match Arc::try_unwrap(channel) {
-            Ok(mut channel) => channel.shut(),
-            Err(channel) => Ok(channel.common().check()?),
-        }
+        self.receiving.leave()
     }
 }
 
-impl<T> Drop for Receiver<T> {
-    fn drop(&mut self) {
-        // Nobody is left to tell; `close` is for those who want to know.
-        self.leave().ok();
-    }
-}
-
-impl<T: DeserializeOwned> Receiver<T> {
+impl<T, C: Codec<T>> Receiver<T, C> {
     /// `None` if there is nothing in time.
+    #[inline]
     fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
-        if let Some(error) = self.pending.borrow_mut().take() {
-            return Some(Err(error));
-        }
-        let channel = self.channel();
-        let mut reading = self.reading.borrow_mut();
-        Some(match channel.receive(&mut reading, wait)? {
-            Incoming::Message(held) => match codec::decode(&reading.payload) {
+        self.receiving.receive(wait, |channel, held, payload| {
+            match codec::decode::<T, C>(payload.bytes()) {
                 Ok(value) => Ok(Delivery::new(value, Arc::clone(channel), held)),
                 Err(cause) => Err(RecvError::Undecodable(Undecodable {
                     deliveries: u32::from(held.frame.deliveries),
-                    left: Left::new(channel, held, &reading.payload),
+                    left: Left::new(channel, held, payload.bytes()),
                     cause,
                 })),
-            },
-            Incoming::Damage { held, end } => {
-                let left = Left::new(channel, held, &reading.payload);
-                Err(RecvError::Corrupt(Corrupt { left, end }))
             }
-            Incoming::Disconnected => Err(RecvError::Disconnected),
-            Incoming::Failed(error) => Err(RecvError::Io(error)),
         })
     }
 
@@ -273,7 +319,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// assert_eq!(rx.try_iter().map(|d| *d).sum::<i32>(), 3);
     /// # Ok::<(), walchan::Error>(())
     /// ```
-    pub fn try_iter(&self) -> TryIter<'_, T> {
+    pub fn try_iter(&self) -> TryIter<'_, T, C> {
         TryIter { receiver: self }
     }
 
@@ -291,42 +337,36 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// }
     /// # Ok::<(), walchan::Error>(())
     /// ```
-    pub fn iter(&self) -> Iter<'_, T> {
+    pub fn iter(&self) -> Iter<'_, T, C> {
         Iter { receiver: self }
     }
 
     /// The next message; an error is put by.
     fn next(&self, wait: Wait) -> Option<Delivery<T>> {
-        match self.receive(wait)? {
-            Ok(delivery) => Some(delivery),
-            Err(RecvError::Disconnected) => None,
-            Err(error) => {
-                *self.pending.borrow_mut() = Some(error);
-                None
-            }
-        }
+        let received = self.receive(wait)?;
+        self.receiving.put_by(received)
     }
 }
 
-impl<T> fmt::Debug for Receiver<T> {
+impl<T, C> fmt::Debug for Receiver<T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver")
-            .field("path", &self.channel.as_ref().map(|channel| channel.path()))
+            .field("path", &self.receiving.channel().path())
             .finish_non_exhaustive()
     }
 }
 
 // What a panic could interrupt is user code that decodes, and that is caught.
-impl<T> UnwindSafe for Receiver<T> {}
-impl<T> RefUnwindSafe for Receiver<T> {}
+impl<T, C> UnwindSafe for Receiver<T, C> {}
+impl<T, C> RefUnwindSafe for Receiver<T, C> {}
 
 /// Messages that are there; see [`Receiver::try_iter`] for an example.
 #[derive(Debug)]
-pub struct TryIter<'a, T> {
-    receiver: &'a Receiver<T>,
+pub struct TryIter<'a, T, C = Bincode> {
+    receiver: &'a Receiver<T, C>,
 }
 
-impl<T: DeserializeOwned> Iterator for TryIter<'_, T> {
+impl<T, C: Codec<T>> Iterator for TryIter<'_, T, C> {
     type Item = Delivery<T>;
 
     fn next(&mut self) -> Option<Delivery<T>> {
@@ -336,11 +376,11 @@ impl<T: DeserializeOwned> Iterator for TryIter<'_, T> {
 
 /// Messages, waiting for each; see [`Receiver::iter`] for an example.
 #[derive(Debug)]
-pub struct Iter<'a, T> {
-    receiver: &'a Receiver<T>,
+pub struct Iter<'a, T, C = Bincode> {
+    receiver: &'a Receiver<T, C>,
 }
 
-impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
+impl<T, C: Codec<T>> Iterator for Iter<'_, T, C> {
     type Item = Delivery<T>;
 
     fn next(&mut self) -> Option<Delivery<T>> {
@@ -359,11 +399,11 @@ impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
 /// # Ok::<(), walchan::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct IntoIter<T> {
-    receiver: Receiver<T>,
+pub struct IntoIter<T, C = Bincode> {
+    receiver: Receiver<T, C>,
 }
 
-impl<T> IntoIter<T> {
+impl<T, C> IntoIter<T, C> {
     /// Gives the receiver back, for the error at which the iteration stopped.
     ///
     /// ```
@@ -376,12 +416,12 @@ impl<T> IntoIter<T> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     #[must_use]
-    pub fn into_receiver(self) -> Receiver<T> {
+    pub fn into_receiver(self) -> Receiver<T, C> {
         self.receiver
     }
 }
 
-impl<T: DeserializeOwned> Iterator for IntoIter<T> {
+impl<T, C: Codec<T>> Iterator for IntoIter<T, C> {
     type Item = Delivery<T>;
 
     fn next(&mut self) -> Option<Delivery<T>> {
@@ -389,20 +429,20 @@ impl<T: DeserializeOwned> Iterator for IntoIter<T> {
     }
 }
 
-impl<'a, T: DeserializeOwned> IntoIterator for &'a Receiver<T> {
+impl<'a, T, C: Codec<T>> IntoIterator for &'a Receiver<T, C> {
     type Item = Delivery<T>;
-    type IntoIter = Iter<'a, T>;
+    type IntoIter = Iter<'a, T, C>;
 
-    fn into_iter(self) -> Iter<'a, T> {
+    fn into_iter(self) -> Iter<'a, T, C> {
         self.iter()
     }
 }
 
-impl<T: DeserializeOwned> IntoIterator for Receiver<T> {
+impl<T, C: Codec<T>> IntoIterator for Receiver<T, C> {
     type Item = Delivery<T>;
-    type IntoIter = IntoIter<T>;
+    type IntoIter = IntoIter<T, C>;
 
-    fn into_iter(self) -> IntoIter<T> {
+    fn into_iter(self) -> IntoIter<T, C> {
         IntoIter { receiver: self }
     }
 }

@@ -1,111 +1,169 @@
 //! The sending halves.
 
 use crate::channel::{Channel, OnDisk};
-use crate::codec;
+use crate::codec::{self, Bincode, Codec};
 use crate::durability::{SendFailure, Wait};
 use crate::error::{CodecError, Error, SendError, SendErrorKind, SendTimeoutError, TrySendError};
 use crate::options::Durability;
 use crate::overflow::Slot;
 use crate::sync::Arc;
-use serde::Serialize;
 use std::fmt;
+use std::io::IoSlice;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// What both halves are made of.
-struct Handle<T> {
-    channel: Arc<Channel<OnDisk>>,
+/// What every sending half is made of: its place in a channel of bytes.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) channel: Arc<Channel<OnDisk>>,
     slot: Slot<OnDisk>,
-    /// Decodes a payload as `T`; a pointer, so that the structs need no bounds.
-    check: fn(&[u8]) -> Result<(), CodecError>,
-    /// Set when this handle has seen its own bytes decode.
-    checked: OnceLock<()>,
-    // The handle takes values in; it owns none.
-    message: PhantomData<fn(T)>,
 }
 
 /// What a failed send comes to, before the value is put in.
-enum Failed {
+pub(crate) enum Failed {
     Full,
     Kind(SendErrorKind),
 }
 
-impl<T> Handle<T> {
-    fn new(channel: Arc<Channel<OnDisk>>, check: fn(&[u8]) -> Result<(), CodecError>) -> Self {
+impl Sending {
+    pub(crate) fn new(channel: Arc<Channel<OnDisk>>) -> Self {
         channel.common().sender_joined();
-        Handle {
+        Sending {
             channel,
             slot: Slot::new(),
-            check,
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.channel.common().receiver_is_gone()
+    }
+
+    #[inline]
+    pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
+        match self.channel.send(&self.slot, payload, wait) {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(Failed::from(failure)),
+        }
+    }
+}
+
+impl From<SendFailure> for Failed {
+    #[cold]
+    fn from(failure: SendFailure) -> Self {
+        Failed::Kind(match failure {
+            SendFailure::Full | SendFailure::Sealed => return Failed::Full,
+            SendFailure::Disconnected => SendErrorKind::Disconnected,
+            SendFailure::TooLarge { len, max } => SendErrorKind::TooLarge { len, max },
+            SendFailure::Io(error) => SendErrorKind::Io(error),
+            SendFailure::Unsynced(error) => SendErrorKind::Unsynced(error),
+        })
+    }
+}
+
+impl Failed {
+    /// The error of a send that does not tell a full channel from others.
+    pub(crate) fn kind(self) -> SendErrorKind {
+        match self {
+            Failed::Full => SendErrorKind::Full,
+            Failed::Kind(kind) => kind,
+        }
+    }
+
+    pub(crate) fn into_try<T>(self, value: T) -> TrySendError<T> {
+        match self {
+            Failed::Full => TrySendError::Full(value),
+            Failed::Kind(kind) => SendError { value, kind }.into(),
+        }
+    }
+
+    pub(crate) fn into_timeout<T>(self, value: T) -> SendTimeoutError<T> {
+        match self {
+            Failed::Full => SendTimeoutError::Timeout(value),
+            Failed::Kind(kind) => SendError { value, kind }.into(),
+        }
+    }
+}
+
+impl Clone for Sending {
+    fn clone(&self) -> Self {
+        Sending::new(Arc::clone(&self.channel))
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.channel.common().sender_left();
+    }
+}
+
+/// What both halves for values are made of.
+struct Handle<T, C> {
+    sending: Sending,
+    /// Set when this handle has seen its own bytes decode.
+    checked: OnceLock<()>,
+    // The handle takes values in; it owns none.
+    message: PhantomData<fn(T, C)>,
+}
+
+impl<T, C> Handle<T, C> {
+    fn new(sending: Sending) -> Self {
+        Handle {
+            sending,
             checked: OnceLock::new(),
             message: PhantomData,
         }
     }
-
-    fn is_closed(&self) -> bool {
-        self.channel.common().receiver_is_gone()
-    }
 }
 
-impl<T: Serialize> Handle<T> {
+impl<T, C: Codec<T>> Handle<T, C> {
+    #[inline]
     fn send(&self, value: &T, wait: Wait) -> Result<(), Failed> {
         codec::with_buffer(|payload| {
             // User code runs here, before anything is claimed.
-            let encoded = codec::encode(value, payload);
+            let encoded = C::encode(value, payload);
             let checked = encoded.and_then(|()| match self.checked.get() {
                 Some(()) => Ok(()),
-                None => (self.check)(payload),
+                None => self.check(payload),
             });
             checked.map_err(|e| Failed::Kind(SendErrorKind::Encode(e)))?;
-            // Another thread may have set it meanwhile: to the same.
-            self.checked.set(()).ok();
-            match self.channel.send(&self.slot, payload, wait) {
-                Ok(_) => Ok(()),
-                Err(SendFailure::Full | SendFailure::Sealed) => Err(Failed::Full),
-                Err(SendFailure::Disconnected) => Err(Failed::Kind(SendErrorKind::Disconnected)),
-                Err(SendFailure::TooLarge { len, max }) => {
-                    Err(Failed::Kind(SendErrorKind::TooLarge { len, max }))
-                }
-                Err(SendFailure::Io(e)) => Err(Failed::Kind(SendErrorKind::Io(e))),
-                Err(SendFailure::Unsynced(e)) => Err(Failed::Kind(SendErrorKind::Unsynced(e))),
-            }
+            self.sending.send(&[IoSlice::new(payload)], wait)
         })
     }
 
+    #[cold]
+    fn check(&self, payload: &[u8]) -> Result<(), CodecError> {
+        codec::decode::<T, C>(payload)?;
+        // Another thread may have set it meanwhile: to the same.
+        self.checked.set(()).ok();
+        Ok(())
+    }
+
     fn send_or_full(&self, value: T, wait: Wait) -> Result<(), SendError<T>> {
-        let kind = match self.send(&value, wait) {
-            Ok(()) => return Ok(()),
-            Err(Failed::Kind(kind)) => kind,
-            Err(Failed::Full) => SendErrorKind::Full,
-        };
-        Err(SendError { value, kind })
+        match self.send(&value, wait) {
+            Ok(()) => Ok(()),
+            Err(failed) => Err(SendError {
+                value,
+                kind: failed.kind(),
+            }),
+        }
     }
 }
 
-impl<T> Clone for Handle<T> {
+impl<T, C> Clone for Handle<T, C> {
     fn clone(&self) -> Self {
-        Handle::new(Arc::clone(&self.channel), self.check)
-    }
-}
-
-impl<T> Drop for Handle<T> {
-    fn drop(&mut self) {
-        self.channel.common().sender_left();
+        Handle::new(self.sending.clone())
     }
 }
 
 /// The documentation and methods that both halves share.
 macro_rules! handle_methods {
     ($name:ident, $open:literal) => {
-        impl<T> $name<T> {
-            pub(crate) fn new(
-                channel: Arc<Channel<OnDisk>>,
-                check: fn(&[u8]) -> Result<(), CodecError>,
-            ) -> Self {
+        impl<T, C> $name<T, C> {
+            pub(crate) fn new(channel: Arc<Channel<OnDisk>>) -> Self {
                 $name {
-                    handle: Handle::new(channel, check),
+                    handle: Handle::new(Sending::new(channel)),
                 }
             }
 
@@ -121,7 +179,7 @@ macro_rules! handle_methods {
             /// ```
             #[must_use]
             pub fn is_closed(&self) -> bool {
-                self.handle.is_closed()
+                self.handle.sending.is_closed()
             }
 
             /// Returns when everything sent before the call, by anyone, is on stable storage. Waits for the
@@ -142,7 +200,7 @@ macro_rules! handle_methods {
             /// # Ok::<(), walchan::Error>(())
             /// ```
             pub fn sync(&self) -> Result<(), Error> {
-                self.handle.channel.sync_sent()
+                self.handle.sending.channel.sync_sent()
             }
 
             /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
@@ -157,11 +215,11 @@ macro_rules! handle_methods {
             /// ```
             #[must_use]
             pub fn durability(&self) -> Durability {
-                self.handle.channel.durability()
+                self.handle.sending.channel.durability()
             }
         }
 
-        impl<T> Clone for $name<T> {
+        impl<T, C> Clone for $name<T, C> {
             fn clone(&self) -> Self {
                 $name {
                     handle: self.handle.clone(),
@@ -169,17 +227,17 @@ macro_rules! handle_methods {
             }
         }
 
-        impl<T> fmt::Debug for $name<T> {
+        impl<T, C> fmt::Debug for $name<T, C> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name))
-                    .field("path", &self.handle.channel.path())
+                    .field("path", &self.handle.sending.channel.path())
                     .finish_non_exhaustive()
             }
         }
 
         // A panic of user code happens before anything is claimed, and leaves the channel as it was.
-        impl<T> UnwindSafe for $name<T> {}
-        impl<T> RefUnwindSafe for $name<T> {}
+        impl<T, C> UnwindSafe for $name<T, C> {}
+        impl<T, C> RefUnwindSafe for $name<T, C> {}
     };
 }
 
@@ -187,8 +245,8 @@ macro_rules! handle_methods {
 ///
 /// Clones send into the same channel. When the last one is dropped, the receiver gets what is left and then
 /// [`RecvError::Disconnected`](crate::RecvError::Disconnected).
-pub struct Sender<T> {
-    handle: Handle<T>,
+pub struct Sender<T, C = Bincode> {
+    handle: Handle<T, C>,
 }
 
 handle_methods!(
@@ -196,7 +254,7 @@ handle_methods!(
     "let (tx, rx) = walchan::channel::<u32>(dir.path().join(\"queue\"))?;"
 );
 
-impl<T: Serialize> Sender<T> {
+impl<T, C: Codec<T>> Sender<T, C> {
     /// Sends a message. Never waits for the receiver: when the ring is full the channel goes on in further files, the
     /// next of which is made in the background; a sender that is faster than that waits for the file. Under
     /// [`Durability::SyncPerSend`] it waits for the disk.
@@ -226,8 +284,8 @@ impl<T: Serialize> Sender<T> {
 ///
 /// Clones send into the same channel. When the last one is dropped, the receiver gets what is left and then
 /// [`RecvError::Disconnected`](crate::RecvError::Disconnected).
-pub struct SyncSender<T> {
-    handle: Handle<T>,
+pub struct SyncSender<T, C = Bincode> {
+    handle: Handle<T, C>,
 }
 
 handle_methods!(
@@ -235,7 +293,7 @@ handle_methods!(
     "let (tx, rx) = walchan::sync_channel::<u32>(dir.path().join(\"queue\"), 8)?;"
 );
 
-impl<T: Serialize> SyncSender<T> {
+impl<T, C: Codec<T>> SyncSender<T, C> {
     /// Sends a message. Waits while as many messages as the bound allows are unacknowledged, or the ring is
     /// full; under [`Durability::SyncPerSend`] it waits for the disk, too. There is no queue: a message that is
     /// large beside the ring may wait as long as others fill the ring with small ones.
@@ -282,8 +340,7 @@ impl<T: Serialize> SyncSender<T> {
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         match self.handle.send(&value, Wait::No) {
             Ok(()) => Ok(()),
-            Err(Failed::Full) => Err(TrySendError::Full(value)),
-            Err(Failed::Kind(kind)) => Err(SendError { value, kind }.into()),
+            Err(failed) => Err(failed.into_try(value)),
         }
     }
 
@@ -309,8 +366,7 @@ impl<T: Serialize> SyncSender<T> {
         let wait = Wait::Until(Instant::now().checked_add(timeout));
         match self.handle.send(&value, wait) {
             Ok(()) => Ok(()),
-            Err(Failed::Full) => Err(SendTimeoutError::Timeout(value)),
-            Err(Failed::Kind(kind)) => Err(SendError { value, kind }.into()),
+            Err(failed) => Err(failed.into_timeout(value)),
         }
     }
 }

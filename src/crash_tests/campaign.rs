@@ -68,10 +68,8 @@ fn each_image(
 
 /// Every image that a power cut could leave at every moment of a short life that follows a longer one, and of the
 /// recovery of what that leaves.
-fn run_small(seed: u64) -> Tally {
-    let mut program = Program::new(seed);
-    program.capacity = 512 << (seed / 2 % 3);
-    if program.rng.chance(10) {
+fn run_small(mut program: Program) -> Tally {
+    if program.shape.is_none() && program.rng.chance(10) {
         let left = program.beginning_of_many_lives();
         every_cut_of_a_recovery(&mut program, &left.medium.killed(), &left.found);
         return program.tally;
@@ -116,7 +114,7 @@ fn every_cut(program: &mut Program, oracle: &Oracle, medium: &Simulated, recover
 /// `image` is what a process that was killed left, all of it on the disk.
 fn every_cut_of_a_recovery(program: &mut Program, image: &[u8], found: &Found) {
     let medium = Simulated::new(image.to_vec());
-    recover(&medium, program.capacity, &mut program.rng).unwrap();
+    program.recover(&medium).unwrap();
     let mut film = medium.film();
     let (mut rng, mut tally) = (Rng(program.rng.next()), Tally::default());
     loop {
@@ -136,9 +134,8 @@ fn every_cut_of_a_recovery(program: &mut Program, image: &[u8], found: &Found) {
 }
 
 /// A few lives, each crashed at several moments.
-fn run_long(seed: u64) -> Tally {
-    let mut program = Program::new(seed);
-    let mut left = if program.rng.chance(12) {
+fn run_long(mut program: Program) -> Tally {
+    let mut left = if program.shape.is_none() && program.rng.chance(12) {
         program.beginning_of_many_lives()
     } else {
         program.beginning()
@@ -151,11 +148,17 @@ fn run_long(seed: u64) -> Tally {
 }
 
 fn run(seed: u64) -> Tally {
+    let mut program = match seed / 2 % 2 {
+        0 => Program::new(seed),
+        _ => Program::chained(seed),
+    };
     if seed.is_multiple_of(2) {
-        run_long(seed)
-    } else {
-        run_small(seed)
+        return run_long(program);
     }
+    if program.shape.is_none() {
+        program.capacity = 512 << (seed / 4 % 3);
+    }
+    run_small(program)
 }
 
 /// Runs a seed; a failure names it.
@@ -243,12 +246,22 @@ const SEEDS: u64 = if cfg!(feature = "stress") { 4_000 } else { 40 };
 
 #[test]
 fn random_programs_keep_every_promise_over_random_crashes() {
-    run_all(0, 2, SEEDS, u64::MAX);
+    run_all(0, 4, SEEDS, u64::MAX);
 }
 
 #[test]
 fn every_image_of_small_programs_keeps_every_promise() {
-    run_all(1, 2, SEEDS, u64::MAX);
+    run_all(1, 4, SEEDS, u64::MAX);
+}
+
+#[test]
+fn random_programs_with_overflow_files_keep_every_promise_over_random_crashes() {
+    run_all(2, 4, SEEDS, u64::MAX);
+}
+
+#[test]
+fn every_image_of_small_programs_with_overflow_files_keeps_every_promise() {
+    run_all(3, 4, SEEDS, u64::MAX);
 }
 
 #[test]

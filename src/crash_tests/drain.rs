@@ -1,6 +1,7 @@
 //! Opens an image, takes out all that is in it, and sees that new messages flow.
 
 use super::oracle::Found;
+use super::places::{Chained, Shape, files_of};
 use super::world::Book;
 use super::*;
 use crate::format::frame::frame_len;
@@ -11,6 +12,7 @@ pub(super) struct Drain<'a> {
     pub(super) rng: &'a mut Rng,
     pub(super) book: &'a mut Book,
     pub(super) capacity: u64,
+    pub(super) shape: Option<&'a Shape>,
 }
 
 impl Drain<'_> {
@@ -26,36 +28,76 @@ impl Drain<'_> {
                 max_delay: Duration::MAX,
             },
         };
+        if let Some(shape) = self.shape {
+            let life = Life::chained(medium.clone(), shape, mode, ACCEPT, self.rng);
+            let mut life = life.unwrap_or_else(|e| panic!("{e}"));
+            let found = self.take_all(&mut life, strict, 20);
+            self.close(life, shape);
+            return found;
+        }
         let life = Life::open(medium.clone(), self.capacity, mode, self.rng);
         let mut life = life.unwrap_or_else(|e| panic!("{e}"));
-        let found = self.receive(&mut life);
+        self.take_all(&mut life, strict, u64::MAX)
+    }
+
+    fn take_all<F: Files<Memory = Simulated>>(
+        &mut self,
+        life: &mut Life<F>,
+        strict: Option<bool>,
+        most: u64,
+    ) -> Found {
+        let found = self.receive(life);
         if let Some(opens) = strict {
             assert_eq!(opens, found.stepped_over == 0, "{}", life.report);
         }
-        let fresh = if self.rng.chance(4) { u64::MAX } else { 1 };
-        self.send_fresh(&mut life, fresh);
+        let fresh = if self.rng.chance(4) { most } else { 1 };
+        self.send_fresh(life, fresh);
         found
+    }
+
+    /// Nothing is left in the chain: when it has ended in order, the ring is alone, and opens without a scan.
+    fn close(&mut self, life: Life<Chained>, shape: &Shape) {
+        let common = life.channel.common();
+        assert!(common.check().is_ok());
+        life.channel.chain().finish().unwrap();
+        let disk = life.medium.clone();
+        drop(life);
+        assert_eq!(files_of(&disk.killed(), shape), (vec![0], false));
+        if self.rng.chance(5) {
+            let life = Life::chained(disk, shape, Mode::PerSend, ACCEPT, self.rng).unwrap();
+            let report = &life.report;
+            assert!(report.is_clean() && report.kept() == 0, "{report}");
+        }
     }
 
     /// Whether the medium opens where nothing torn is accepted; if not, nothing is changed.
     fn open_strictly(&mut self, medium: &Simulated) -> bool {
         let copy = medium.copied();
         let policy = Policy { accept_torn: false };
-        let opened = recovery::recover(&copy, self.capacity, policy, &mut || {
-            Ok([self.rng.next(), self.rng.next()])
-        });
+        let before = medium.moment();
+        let opened = match self.shape {
+            Some(shape) => {
+                Life::chained(copy.clone(), shape, Mode::PerSend, policy, self.rng).map(drop)
+            }
+            None => recovery::recover(&copy, self.capacity, policy, &mut || {
+                Ok([self.rng.next(), self.rng.next()])
+            })
+            .map(drop),
+        };
         match opened {
-            Ok(_) => true,
+            Ok(()) => true,
             Err(Error::Corrupt { .. }) => {
-                assert!(copy.killed() == medium.killed(), "it was changed");
-                assert_eq!(copy.moment(), medium.moment());
+                // What was being made is removed in any case.
+                let swept = u64::from(self.shape.is_some());
+                assert!((copy.moment() - before) as u64 <= swept, "it was changed");
+                assert!(swept > 0 || copy.killed() == medium.killed());
                 false
             }
             Err(other) => panic!("{other}"),
         }
     }
 
-    fn receive(&mut self, life: &mut Life) -> Found {
+    fn receive<F: Files<Memory = Simulated>>(&mut self, life: &mut Life<F>) -> Found {
         let report = &life.report;
         let torn = |frame: &DamagedFrame| {
             assert!(!frame.was_durable(), "damage without rot: {report}");
@@ -82,10 +124,12 @@ impl Drain<'_> {
             } else {
                 life.acknowledge(id);
             }
+            self.tend(life, 10);
         }
         while !held.is_empty() {
             let id = held.swap_remove(self.rng.below(held.len() as u64) as usize);
             life.acknowledge(id);
+            self.tend(life, 10);
         }
         let report = &life.report;
         assert_eq!(report.kept(), found.messages.len() as u64, "{report}");
@@ -93,12 +137,21 @@ impl Drain<'_> {
         found
     }
 
-    /// Sends so many messages, or as many as the ring takes, and receives them.
-    fn send_fresh(&mut self, life: &mut Life, most: u64) {
+    /// The keeper does what it was asked to.
+    fn tend<F: Files<Memory = Simulated>>(&mut self, life: &Life<F>, percent: u64) {
+        if self.shape.is_some() && self.rng.chance(percent) {
+            let flags = life.channel.common().keeper.flags();
+            life.channel.chain().on_keeper(flags).unwrap();
+        }
+    }
+
+    /// Sends so many messages, or as many as there is room for, and receives them.
+    fn send_fresh<F: Files<Memory = Simulated>>(&mut self, life: &mut Life<F>, most: u64) {
         let mut ids = Vec::new();
         let first = life.channel.log().ring().tail();
         while (ids.len() as u64) < most {
             let layout = *life.channel.log().ring().layout();
+            self.tend(life, 10);
             let len = if self.rng.chance(90) {
                 self.rng.below(30)
             } else {
@@ -109,6 +162,12 @@ impl Drain<'_> {
                 Ok(id) => {
                     self.book.give(id);
                     ids.push((id, payload));
+                }
+                // The disk is full, or what the options allow is.
+                Err(SendFailure::Full | SendFailure::Io(_)) if self.shape.is_some() => {
+                    assert!(life.channel.common().check().is_ok());
+                    assert!(!ids.is_empty() || !life.medium.has_failed());
+                    break;
                 }
                 Err(SendFailure::Full) => {
                     let tail = life.channel.log().ring().tail();
@@ -123,13 +182,17 @@ impl Drain<'_> {
         for (id, payload) in ids {
             assert_eq!(receive_one(life), Some((id, 1)));
             assert!(life.reading.payload == payload);
+            if self.shape.is_some() {
+                life.acknowledge(id);
+                self.tend(life, 10);
+            }
         }
         assert_eq!(receive_one(life), None);
     }
 }
 
 /// The next message, whose payload is in the reading of the life.
-fn receive_one(life: &mut Life) -> Option<(MessageId, u8)> {
+fn receive_one<F: Files<Memory = Simulated>>(life: &mut Life<F>) -> Option<(MessageId, u8)> {
     match life.channel.receive(&mut life.reading, Wait::No)? {
         Incoming::Message(held) => Some((life.channel.id(&held), held.frame.deliveries)),
         other => panic!("{other:?}"),

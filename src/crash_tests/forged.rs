@@ -3,7 +3,7 @@
 use super::oracle::{Crash, Found, Oracle, Sent};
 use super::*;
 use crate::format::checkpoint::Checkpoint;
-use crate::format::frame::{Kind, SALT_MASK, State, Word1, payload_crc, salt_from, word0};
+use crate::format::frame::{Kind, SALT_MASK, State, Word1, salt_from, word0};
 use crate::format::incarnations::{Life as TableLife, Lives};
 use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, POSITION_MAX, TABLE_OFFSETS, put_u64};
 
@@ -38,7 +38,7 @@ fn image_at(start: u64, capacity: u64) -> Vec<u8> {
 /// The bytes of a message's frame, right in everything under this salt.
 fn frame_of(position: u64, salt: u64, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 16];
-    let crc = payload_crc(payload);
+    let crc = crate::format::frame::crc(payload);
     let word1 = Word1::new(Kind::Message, position, salt, payload.len() as u32, crc);
     put_u64(&mut bytes, 0, word0(position, salt, State::Delivered(0)));
     put_u64(&mut bytes, 8, word1.encode());

@@ -34,6 +34,7 @@ use crate::overflow::{Alone, Born, Files, Slot};
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
 use crate::ring::Layout;
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -167,7 +168,8 @@ impl Life {
 
 impl<F: Files<Memory = Simulated>> Life<F> {
     fn send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
-        self.channel.send(&self.slot, payload, Wait::No)
+        self.channel
+            .send(&self.slot, &[IoSlice::new(payload)], Wait::No)
     }
 
     fn receive(&mut self) -> Option<Got> {

@@ -155,7 +155,13 @@ impl Names for Places {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.directory.sync()
+        let disk = self.directory.disk();
+        let had_failed = disk.has_failed();
+        let synced = self.directory.sync();
+        if synced.is_err() && !had_failed {
+            disk.forgive();
+        }
+        synced
     }
 }
 

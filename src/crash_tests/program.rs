@@ -1,6 +1,7 @@
 //! Random programs: lives of random steps, each ended by a close or a crash.
 
 use super::oracle::{Found, Oracle, Sent};
+use super::places::{Fault, Shape};
 use super::world::{Book, Habits, Producer, World};
 use super::*;
 use crate::durability::timer::SENT;
@@ -43,14 +44,17 @@ pub(super) struct Lived {
 
 pub(super) struct Program {
     pub(super) rng: Rng,
+    /// Of the ring.
     pub(super) capacity: u64,
+    /// It has overflow files.
+    pub(super) shape: Option<Shape>,
     pub(super) book: Book,
     pub(super) tally: Tally,
 }
 
-type Shared = Arc<Mutex<World>>;
+type Shared<F> = Arc<Mutex<World<F>>>;
 
-fn locked(world: &Shared) -> MutexGuard<'_, World> {
+fn locked<F: Files<Memory = Simulated>>(world: &Shared<F>) -> MutexGuard<'_, World<F>> {
     world.lock()
 }
 
@@ -62,7 +66,7 @@ fn judge<T, E: std::fmt::Debug>(medium: &Simulated, outcome: Result<T, E>) -> Op
             Some(value)
         }
         Err(error) => {
-            assert!(medium.has_failed(), "{error:?}");
+            assert!(medium.has_ever_failed(), "{error:?}");
             None
         }
     }
@@ -82,9 +86,35 @@ impl Program {
         Program {
             rng,
             capacity,
+            shape: None,
             book,
             tally: Tally::default(),
         }
+    }
+
+    /// The same with overflow files.
+    pub(super) fn chained(seed: u64) -> Self {
+        let mut program = Program::new(seed);
+        let rng = &mut program.rng;
+        let ring = 512 << rng.below(3);
+        let capacity_min = 512 << rng.below(2);
+        let capacity_max = capacity_min << rng.below(2);
+        let place_max = 4096;
+        // All files together may be limited, by the options or by the disk.
+        let headers = crate::format::HEADER_LEN * 4;
+        let bytes_max = rng
+            .chance(25)
+            .then(|| headers + ring + 3 * 512 + rng.below(4096));
+        program.capacity = ring;
+        program.shape = Some(Shape {
+            ring,
+            capacity_min,
+            capacity_max,
+            bytes_max,
+            places: 4 + rng.below(4),
+            place_max,
+        });
+        program
     }
 
     pub(super) fn mode(&mut self) -> Mode {
@@ -100,8 +130,12 @@ impl Program {
 
     /// What there is before the first life.
     pub(super) fn beginning(&mut self) -> Left {
+        let image = match &self.shape {
+            Some(shape) => shape.new_disk(&mut self.rng),
+            None => new_image(self.capacity, &mut self.rng),
+        };
         Left {
-            medium: Simulated::new(new_image(self.capacity, &mut self.rng)),
+            medium: Simulated::new(image),
             found: Found::default(),
             sent: Vec::new(),
         }
@@ -138,19 +172,43 @@ impl Program {
     pub(super) fn live(&mut self, left: Left, most: u64) -> Lived {
         let Left { medium, sent, .. } = left;
         let mode = self.mode();
+        if let Some(shape) = self.shape {
+            let life = Life::chained(medium, &shape, mode, ACCEPT, &mut self.rng);
+            let life = life.unwrap_or_else(|e| panic!("{e}"));
+            if self.rng.chance(15) {
+                let faults = [Fault::Unnamed, Fault::Named, Fault::Stays];
+                let fault = faults[self.rng.below(3) as usize];
+                life.places().fail_next(fault);
+            }
+            let payload_max = shape.payload_max();
+            return self.live_in(life, sent, mode, (payload_max, None), most);
+        }
         let bound = self.rng.chance(25).then(|| 1 + self.rng.below(8) as usize);
         // No more than the bound is promised only of a life that begins with fewer.
         let checked = bound.filter(|bound| sent.len() < *bound);
-        let life = Life::bounded(medium.clone(), self.capacity, mode, bound, &mut self.rng);
+        let life = Life::bounded(medium, self.capacity, mode, bound, &mut self.rng);
         let life = life.unwrap_or_else(|e| panic!("{e}"));
+        let payload_max = life.channel.log().ring().layout().payload_len_max();
+        self.live_in(life, sent, mode, (payload_max, checked), most)
+    }
+
+    fn live_in<F: Files<Memory = Simulated>>(
+        &mut self,
+        life: Life<F>,
+        sent: Vec<Sent>,
+        mode: Mode,
+        (payload_max, bound): (u64, Option<usize>),
+        most: u64,
+    ) -> Lived {
+        let medium = life.medium.clone();
         let recovered = medium.moment();
         if self.rng.chance(8) {
             medium.fail_syncs_after(self.rng.below(6));
         }
         let habits = Habits {
             patience: [0, 0, 2, 6, 12][self.rng.below(5) as usize],
-            payload_max: life.channel.log().ring().layout().payload_len_max(),
-            bound: checked,
+            payload_max,
+            bound,
         };
         let (book, rng) = (std::mem::take(&mut self.book), Rng(self.rng.next()));
         let mut world = World::new(life, sent, mode, book, habits, rng);
@@ -184,7 +242,7 @@ impl Program {
             sent: std::mem::take(&mut world.oracle.sent),
             ..world.oracle
         };
-        oracle.failed = medium.has_failed();
+        oracle.failed |= medium.has_ever_failed();
         Lived {
             oracle,
             medium,
@@ -193,7 +251,13 @@ impl Program {
     }
 
     /// Others go on while the next sync runs, sometimes.
-    fn arm(&mut self, world: &Shared, medium: &Simulated) {
+    /// Without `claims` nobody claims: what goes on to the next file would wait for that.
+    fn arm<F: Files<Memory = Simulated>>(
+        &mut self,
+        world: &Shared<F>,
+        medium: &Simulated,
+        claims: bool,
+    ) {
         if !self.rng.chance(40) {
             return;
         }
@@ -201,15 +265,21 @@ impl Program {
         medium.during_next_sync(move || {
             let mut world = locked(&world);
             for _ in 0..steps {
-                world.step_in_sync();
+                world.step_in_sync(claims);
             }
         });
     }
 
     /// A producer claims, or sends.
-    fn claim(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Ring>) {
-        let log = channel.log();
-        if log.claim_would_wait() {
+    fn claim<F: Files<Memory = Simulated>>(
+        &mut self,
+        world: &Shared<F>,
+        medium: &Simulated,
+        channel: &Channel<F>,
+    ) {
+        let log = channel.chain().active();
+        let waits = matches!(log.mode(), Mode::Every { .. });
+        if log.claim_would_wait() || (waits && locked(world).is_behind()) {
             return;
         }
         let (producer, payload, per_send, open) = {
@@ -219,48 +289,76 @@ impl Program {
             };
             let len = world.payload_len();
             let payload = world.next_payload(producer, len);
-            let per_send = world.oracle.mode == Mode::PerSend;
-            (producer, payload, per_send, world.first_open() < u64::MAX)
+            // What seals a file, and commits the next one, waits for whoever has a claim there.
+            let waits = waits && self.shape.is_some() || world.oracle.mode == Mode::PerSend;
+            (producer, payload, waits, world.first_open() < u64::MAX)
         };
         let len = payload.len() as u64;
-        let waits = matches!(log.mode(), Mode::Every { .. });
         if self.rng.chance(30) && !(per_send && open) {
             self.send(world, medium, channel, (producer, payload));
             return;
         }
+        if len > log.ring().layout().payload_len_max() {
+            return;
+        }
         // Under `Every` a claim that came meanwhile could have the permit that this one waits for.
         if !waits {
-            self.arm(world, medium);
+            self.arm(world, medium, true);
         }
         locked(world).producers[producer] = Producer::Claiming;
         let outcome = log.claim_step(len);
         let world = &mut locked(world);
         world.producers[producer] = Producer::Idle;
+        if let Err(SendFailure::Sealed | SendFailure::TooLarge { .. }) = outcome {
+            return;
+        }
         let Some(Some(claim)) = judge(medium, outcome) else {
             return;
         };
-        let index = world.note_claim(producer, claim, payload);
-        world.producers[producer] = Producer::Claimed(index, claim);
+        let index = world.note_claim(producer, claim, &log, payload);
+        world.producers[producer] = Producer::Claimed(index, claim, log);
     }
 
     /// The same in one call, as users do.
-    fn send(
+    fn send<F: Files<Memory = Simulated>>(
         &mut self,
-        world: &Shared,
+        world: &Shared<F>,
         medium: &Simulated,
-        channel: &Channel<Ring>,
+        channel: &Channel<F>,
         (producer, payload): (usize, Vec<u8>),
     ) {
-        let ring = channel.log().ring();
-        let (from, start) = (medium.moment(), ring.tail());
-        let outcome = channel.send(&Slot::new(), &payload, Wait::No);
+        let before = channel.chain().active();
+        let (from, start) = (medium.moment(), before.ring().tail());
+        let outcome = channel.send(&Slot::new(), &[IoSlice::new(&payload)], Wait::No);
         let ok = match &outcome {
             Ok(_) => true,
             Err(SendFailure::Unsynced(_)) => false,
             Err(SendFailure::Full) => return,
+            Err(SendFailure::TooLarge { .. }) if self.shape.is_some() => return,
+            // No file could be made.
+            Err(SendFailure::Io(_)) if channel.common().check().is_ok() => {
+                return assert!(self.shape.is_some());
+            }
             Err(SendFailure::Io(_)) => return assert!(medium.has_failed()),
             Err(other) => panic!("{other:?}"),
         };
+        let log = match &outcome {
+            Ok(id) => channel.chain().log_at(id.position()),
+            _ => None,
+        };
+        let log = log.unwrap_or_else(|| {
+            let active = channel.chain().active();
+            let is_empty = active.ring().head() == active.ring().tail();
+            if is_empty {
+                Arc::clone(&before)
+            } else {
+                active
+            }
+        });
+        let ring = log.ring();
+        // Behind a seal it begins where its file does.
+        let is_next = !Arc::ptr_eq(&log, &before);
+        let start = if is_next { ring.head() } else { start };
         let end = ring.tail();
         let len = payload.len() as u32;
         let position = end - crate::format::frame::frame_len(u64::from(len));
@@ -271,26 +369,30 @@ impl Program {
             len,
         };
         let world = &mut locked(world);
-        let index = world.note_claim(producer, claim, payload);
+        let index = world.note_claim(producer, claim, &log, payload);
         world.note_send(index, from, ok);
     }
 
     /// A step that syncs, and that no open claim can keep waiting.
-    fn sync(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Ring>) {
-        let log = channel.log();
-        let open = locked(world).first_open();
+    fn sync<F: Files<Memory = Simulated>>(
+        &mut self,
+        world: &Shared<F>,
+        medium: &Simulated,
+        channel: &Channel<F>,
+    ) {
+        let (open, is_behind) = {
+            let world = locked(world);
+            (world.first_open(), world.is_behind())
+        };
         let nobody_claims = open == u64::MAX;
-        self.arm(world, medium);
-        match self.rng.below(12) {
+        let kind = self.rng.below(12);
+        self.arm(world, medium, self.shape.is_none() || kind < 6);
+        match kind {
             0..6 => {
                 let mut shared = locked(world);
-                let Some(producer) = shared.any(|p| matches!(p, Producer::Published(_))) else {
+                let Some((producer, end, log)) = shared.published() else {
                     return;
                 };
-                let Producer::Published(index) = shared.producers[producer] else {
-                    return;
-                };
-                let end = shared.oracle.sent[index].end;
                 drop(shared);
                 if open < end {
                     return;
@@ -306,17 +408,28 @@ impl Program {
             6 | 7 if nobody_claims => {
                 judge(medium, channel.sync_sent());
             }
-            8 => {
+            8 if !is_behind => {
                 judge(medium, channel.sync_progress());
             }
-            9 if nobody_claims => drop(log.on_timer(SENT)),
-            10 => log.on_timer(PROGRESS).unwrap_or(()),
+            9 if nobody_claims => drop(channel.chain().on_timer(SENT)),
+            10 if !is_behind => channel.chain().on_timer(PROGRESS).unwrap_or(()),
+            11 if nobody_claims && self.shape.is_some() => {
+                let flags = channel.common().keeper.flags();
+                let tended = channel.chain().on_keeper(flags);
+                // What it could not do ahead of need is no error of its own.
+                judge(medium, tended.and_then(|()| channel.common().check()));
+            }
             _ => {}
         }
     }
 
     /// Closes in order: every send returns before that.
-    fn finish(&mut self, world: &Shared, medium: &Simulated, channel: &Channel<Ring>) {
+    fn finish<F: Files<Memory = Simulated>>(
+        &mut self,
+        world: &Shared<F>,
+        medium: &Simulated,
+        channel: &Channel<F>,
+    ) {
         while locked(world).first_open() < u64::MAX {
             let mut world = locked(world);
             if world.rng.chance(80) {
@@ -327,20 +440,16 @@ impl Program {
         }
         loop {
             let mut shared = locked(world);
-            let Some(producer) = shared.any(|p| matches!(p, Producer::Published(_))) else {
+            let Some((producer, end, log)) = shared.published() else {
                 break;
             };
-            let Producer::Published(index) = shared.producers[producer] else {
-                break;
-            };
-            let end = shared.oracle.sent[index].end;
-            let outcome = channel.log().commit_step(end);
+            let outcome = log.commit_step(end);
             match judge_late(medium, outcome) {
                 Some(()) => shared.returned(producer),
                 None => shared.producers[producer] = Producer::Idle,
             }
         }
-        if judge(medium, channel.log().finish()).is_some() {
+        if judge(medium, channel.chain().finish()).is_some() {
             locked(world).oracle.finished = Some(medium.moment());
         }
     }

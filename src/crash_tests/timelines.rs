@@ -492,12 +492,16 @@ fn what_is_acknowledged_while_a_sync_runs_is_not_reused_after_it() {
             other.log().acknowledge(id.position());
         }
     });
-    channel.send(&Slot::new(), &numbered(32), Wait::No).unwrap();
+    channel
+        .send(&Slot::new(), &[IoSlice::new(&numbered(32))], Wait::No)
+        .unwrap();
     let ring = channel.log().ring();
     assert_eq!(ring.head(), 32 * 32);
     assert_eq!(ring.limit(), 16 * 32 + capacity, "the head that is durable");
     for n in 33..60 {
-        channel.send(&Slot::new(), &numbered(n), Wait::No).unwrap();
+        channel
+            .send(&Slot::new(), &[IoSlice::new(&numbered(n))], Wait::No)
+            .unwrap();
         for _ in 0..8 {
             let image = cut_random(&medium, medium.moment(), &mut rng);
             open_after_crash(&image, capacity, &mut rng);

@@ -3,6 +3,7 @@
 
 use super::oracle::{Oracle, Sent};
 use super::*;
+use crate::channel::Held;
 use crate::durability::Log;
 use crate::memory::simulated::Part;
 use crate::ring::SetAside;
@@ -14,10 +15,10 @@ pub(super) enum Producer {
     Idle,
     /// In the middle of a claim.
     Claiming,
-    /// The index of its message.
-    Claimed(usize, SetAside),
+    /// The index of its message, and the file that it lies in.
+    Claimed(usize, SetAside, Arc<Log<Simulated>>),
     /// `SyncPerSend`: published, and not yet driven.
-    Published(usize),
+    Published(usize, Arc<Log<Simulated>>),
 }
 
 /// What outlives a life.
@@ -45,24 +46,24 @@ pub(super) struct Habits {
 }
 
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct World<F: Files<Memory = Simulated>> {
     pub(super) rng: Rng,
-    pub(super) channel: Arc<Channel<Ring>>,
-    reading: Reading<Ring>,
+    pub(super) channel: Arc<Channel<F>>,
+    reading: Reading<F>,
     medium: Simulated,
     pub(super) oracle: Oracle,
     pub(super) book: Book,
     pub(super) producers: Vec<Producer>,
-    /// Indices of the messages that the receiver holds.
-    held: Vec<usize>,
+    /// The messages that the receiver holds.
+    held: Vec<(usize, Held<F>)>,
     habits: Habits,
     /// Behind the last first delivery.
     received_to: u64,
 }
 
-impl World {
+impl<F: Files<Memory = Simulated>> World<F> {
     pub(super) fn new(
-        life: Life,
+        life: Life<F>,
         sent: Vec<Sent>,
         mode: Mode,
         book: Book,
@@ -90,8 +91,9 @@ impl World {
         }
     }
 
-    fn log(&self) -> &Log<Simulated> {
-        self.channel.log()
+    /// The file that is sent into.
+    pub(super) fn active(&self) -> Arc<Log<Simulated>> {
+        self.channel.chain().active()
     }
 
     pub(super) fn moment(&self) -> usize {
@@ -107,13 +109,31 @@ impl World {
         (count > 0).then(|| fits[self.rng.below(count) as usize])
     }
 
+    /// A producer whose message is published and not yet driven: its end, and its file.
+    pub(super) fn published(&mut self) -> Option<(usize, u64, Arc<Log<Simulated>>)> {
+        let producer = self.any(|p| matches!(p, Producer::Published(..)))?;
+        match &self.producers[producer] {
+            Producer::Published(index, log) => {
+                Some((producer, self.oracle.sent[*index].end, Arc::clone(log)))
+            }
+            _ => None,
+        }
+    }
+
     /// Where the first claim begins that is not closed.
     pub(super) fn first_open(&self) -> u64 {
         let open = self.producers.iter().filter_map(|p| match p {
-            Producer::Claimed(_, claim) => Some(claim.start),
+            Producer::Claimed(_, claim, _) => Some(claim.start),
             _ => None,
         });
         open.min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether a claim is open in a file before the one that is sent into: what commits that one waits for it.
+    pub(super) fn is_behind(&self) -> bool {
+        let active = self.active();
+        let mut producers = self.producers.iter();
+        producers.any(|p| matches!(p, Producer::Claimed(_, _, log) if !Arc::ptr_eq(log, &active)))
     }
 
     /// The length of the next payload: often one that fills, ends at or crosses a sector or a page.
@@ -126,7 +146,7 @@ impl World {
             3 => SECTOR_LEN - 16 + self.rng.below(3) * 16 - 16,
             4 => {
                 // Ends with a sector or a page, or one byte to either side.
-                let tail = self.log().ring().tail();
+                let tail = self.active().ring().tail();
                 let unit = if self.rng.chance(50) { 512 } else { 4096 };
                 (unit - (tail + 16) % unit + self.rng.below(3)).saturating_sub(1)
             }
@@ -152,9 +172,10 @@ impl World {
         &mut self,
         producer: usize,
         claim: SetAside,
+        log: &Log<Simulated>,
         payload: Vec<u8>,
     ) -> usize {
-        let id = self.channel.id_at(claim.position);
+        let id = MessageId::new(claim.position, log.tag());
         self.book.give(id);
         let number = self.book.numbers[producer];
         self.book.numbers[producer] += 1;
@@ -163,7 +184,7 @@ impl World {
         assert!(last.is_none_or(|s| s.end <= claim.start), "{last:?}");
         self.oracle.sent.push(Sent {
             id,
-            part: Part::ALL,
+            part: log.ring().memory().whole(),
             producer,
             number,
             payload,
@@ -193,11 +214,13 @@ impl World {
         let Some(producer) = self.any(|p| matches!(p, Producer::Idle)) else {
             return;
         };
+        let log = self.active();
         let len = self.payload_len();
+        let len = len.min(log.ring().layout().payload_len_max());
         let payload = self.next_payload(producer, len);
-        if let Some(claim) = self.log().claim_in_sync(len) {
-            let index = self.note_claim(producer, claim, payload);
-            self.producers[producer] = Producer::Claimed(index, claim);
+        if let Some(claim) = log.claim_in_sync(len) {
+            let index = self.note_claim(producer, claim, &log, payload);
+            self.producers[producer] = Producer::Claimed(index, claim, log);
         }
     }
 
@@ -205,20 +228,27 @@ impl World {
         let Some(producer) = self.any(|p| matches!(p, Producer::Claimed(..))) else {
             return;
         };
-        let Producer::Claimed(index, claim) = self.producers[producer] else {
+        let Some((index, claim, log)) = self.claimed(producer) else {
             return;
         };
         let from = self.moment();
         let sent = &self.oracle.sent[index];
-        self.channel.log().publish_step(claim, &sent.payload);
+        log.publish_step(claim, &sent.payload);
         let to = self.moment();
         let sent = &mut self.oracle.sent[index];
         sent.published = Some((from, to));
         if self.oracle.mode == Mode::PerSend {
-            self.producers[producer] = Producer::Published(index);
+            self.producers[producer] = Producer::Published(index, log);
         } else {
             sent.returned = Some(to);
             self.producers[producer] = Producer::Idle;
+        }
+    }
+
+    fn claimed(&self, producer: usize) -> Option<(usize, SetAside, Arc<Log<Simulated>>)> {
+        match &self.producers[producer] {
+            Producer::Claimed(index, claim, log) => Some((*index, *claim, Arc::clone(log))),
+            _ => None,
         }
     }
 
@@ -226,11 +256,11 @@ impl World {
         let Some(producer) = self.any(|p| matches!(p, Producer::Claimed(..))) else {
             return;
         };
-        let Producer::Claimed(index, claim) = self.producers[producer] else {
+        let Some((index, claim, log)) = self.claimed(producer) else {
             return;
         };
         let from = self.moment();
-        self.log().abandon_step(claim);
+        log.abandon_step(claim);
         self.oracle.sent[index].abandoned = Some((from, self.moment()));
         self.producers[producer] = Producer::Idle;
     }
@@ -243,6 +273,11 @@ impl World {
             Some(Incoming::Message(held)) => held,
             Some(Incoming::Failed(_)) => {
                 assert!(self.medium.has_failed());
+                if self.channel.common().check().is_ok() {
+                    // The next file could not be opened; the next look tries again.
+                    self.medium.forgive();
+                    self.oracle.failed = true;
+                }
                 return;
             }
             None => return self.check_nothing(),
@@ -257,7 +292,7 @@ impl World {
         };
         let sent = &mut sent[index];
         assert!(
-            !sent.is_settled() && !self.held.contains(&index),
+            !sent.is_settled() && !self.held.iter().any(|held| held.0 == index),
             "{sent:?}"
         );
         assert!(self.reading.payload == sent.payload, "{id} is changed");
@@ -270,19 +305,20 @@ impl World {
             assert!(id.position() >= self.received_to, "{id} is inverted");
             self.received_to = id.position() + 1;
             // What a power cut could unsend is not shown.
-            let safe = published == 0 || published <= self.medium.durable_moment();
+            let part = self.medium.part(sent.part);
+            let safe = published == 0 || published <= part.durable_moment();
             assert!(
                 safe || sent.whole || self.oracle.mode != Mode::PerSend,
                 "{id}"
             );
         }
         sent.delivered.push((from, to));
-        self.held.push(index);
+        self.held.push((index, held));
     }
 
     /// There is nothing to receive: nothing that was sent waits.
     fn check_nothing(&self) {
-        if self.medium.has_failed() {
+        if self.medium.has_failed() || self.oracle.failed {
             return;
         }
         let open = self.first_open();
@@ -290,7 +326,7 @@ impl World {
             sent.returned.is_some()
                 && sent.start < open
                 && sent.acknowledged.is_none()
-                && !self.held.contains(index)
+                && !self.held.iter().any(|held| held.0 == *index)
         });
         assert!(waits.is_none(), "not received: {waits:?}");
     }
@@ -300,16 +336,16 @@ impl World {
         if count == 0 || (self.held.len() < self.habits.patience && self.rng.chance(80)) {
             return;
         }
-        let index = self.held.swap_remove(self.rng.below(count) as usize);
+        let (index, held) = self.held.swap_remove(self.rng.below(count) as usize);
         let from = self.moment();
-        self.log().acknowledge(self.oracle.sent[index].position);
+        self.channel.acknowledge(&held);
         self.oracle.sent[index].acknowledged = Some((from, self.moment()));
     }
 
     fn give_back(&mut self) {
         let count = self.held.len() as u64;
         if count > 0 {
-            let index = self.held.swap_remove(self.rng.below(count) as usize);
+            let (index, _) = self.held.swap_remove(self.rng.below(count) as usize);
             self.channel
                 .common()
                 .give_back(self.oracle.sent[index].position);
@@ -317,9 +353,9 @@ impl World {
     }
 
     /// A step that anybody can make while a sync runs.
-    pub(super) fn step_in_sync(&mut self) {
+    pub(super) fn step_in_sync(&mut self, claims: bool) {
         match self.rng.below(12) {
-            0..3 => self.claim_in_sync(),
+            0..3 if claims => self.claim_in_sync(),
             3..6 => self.publish(),
             6 => self.abandon(),
             7..9 => self.receive(),
@@ -341,9 +377,10 @@ impl World {
 
     /// The producer's `send` returned `Ok`.
     pub(super) fn returned(&mut self, producer: usize) {
-        let (moment, durable) = (self.moment(), self.medium.durable_moment());
-        if let Producer::Published(index) = self.producers[producer] {
+        let moment = self.moment();
+        if let Producer::Published(index, _) = self.producers[producer] {
             let sent = &mut self.oracle.sent[index];
+            let durable = self.medium.part(sent.part).durable_moment();
             assert!(sent.published.is_some_and(|p| p.1 <= durable), "{sent:?}");
             sent.returned = Some(moment);
         }

@@ -3,24 +3,28 @@
 use super::timer::{HURRY, SENT};
 use super::{Goal, Log, Mode, SendFailure, Wait};
 use crate::format::POSITION_MAX;
-use crate::format::frame::payload_crc;
+use crate::format::frame::{payload_crc, payload_len};
 use crate::memory::Memory;
 use crate::planted::planted;
 use crate::ring::{Claim, NoRoom};
 use crate::sync::Ordering;
-use std::io;
+use std::io::{self, IoSlice};
 
 impl<M: Memory> Log<M> {
     /// Sends a payload into this file. Returns its position.
-    pub(crate) fn send(&self, payload: &[u8], wait: Wait) -> Result<u64, SendFailure> {
+    pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, SendFailure> {
         let (position, end) = self.publish(payload, wait)?;
         self.keep(end)?;
         Ok(position)
     }
 
     /// Claims, writes and publishes. Returns where the frame begins and ends.
-    pub(crate) fn publish(&self, payload: &[u8], wait: Wait) -> Result<(u64, u64), SendFailure> {
-        let (len, max) = (payload.len() as u64, self.ring.layout().payload_len_max());
+    pub(crate) fn publish(
+        &self,
+        payload: &[IoSlice<'_>],
+        wait: Wait,
+    ) -> Result<(u64, u64), SendFailure> {
+        let (len, max) = (payload_len(payload), self.ring.layout().payload_len_max());
         if len > max {
             return Err(SendFailure::TooLarge { len, max });
         }

@@ -5,7 +5,7 @@ use super::{Goal, Log, Mode, SendFailure, Wait};
 use crate::format::frame::payload_crc;
 use crate::memory::Memory;
 use crate::ring::SetAside;
-use std::io;
+use std::io::{self, IoSlice};
 
 impl<M: Memory> Log<M> {
     /// Whether a claim would wait for somebody to publish.
@@ -45,7 +45,8 @@ impl<M: Memory> Log<M> {
 
     pub(crate) fn publish_step(&self, claim: SetAside, payload: &[u8]) {
         let claim = self.ring.take_up(claim);
-        claim.publish(payload, payload_crc(payload));
+        let payload = [IoSlice::new(payload)];
+        claim.publish(&payload, payload_crc(&payload));
         self.ring.announce(self.mode != Mode::PerSend);
     }
 

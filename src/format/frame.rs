@@ -12,6 +12,7 @@
 
 use super::{POSITION_MAX, put_u64};
 use crate::planted::planted;
+use std::io::IoSlice;
 
 /// Bytes of a frame's header.
 pub(crate) const FRAME_HEADER_LEN: u64 = 16;
@@ -227,10 +228,39 @@ impl Word1 {
     }
 }
 
-/// CRC-32 of a payload (ISO-HDLC: polynomial 0x04C11DB7, reflected).
+/// CRC-32 of bytes (ISO-HDLC: polynomial 0x04C11DB7, reflected).
 #[inline]
-pub(crate) fn payload_crc(payload: &[u8]) -> u32 {
-    crc32fast::hash(payload)
+pub(crate) fn crc(bytes: &[u8]) -> u32 {
+    let mut hasher = hasher();
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// A copy of one hasher, so that the processor is asked once what it can do, and not for each payload.
+#[inline]
+fn hasher() -> crc32fast::Hasher {
+    static NEW: std::sync::LazyLock<crc32fast::Hasher> =
+        std::sync::LazyLock::new(crc32fast::Hasher::new);
+    NEW.clone()
+}
+
+/// That of a payload in parts.
+#[inline]
+pub(crate) fn payload_crc(parts: &[IoSlice<'_>]) -> u32 {
+    if let [whole] = parts {
+        return crc(whole);
+    }
+    let mut hasher = hasher();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize()
+}
+
+/// Bytes of a payload in parts.
+#[inline]
+pub(crate) fn payload_len(parts: &[IoSlice<'_>]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
 }
 
 /// What the checksum adds for the header: 32 bits that mix position and salt, and a permutation of
@@ -288,7 +318,7 @@ mod tests {
             assert_eq!(position_of(w0, salt), position);
             assert!(names_position(w0, position, salt));
             assert!(!names_position(w0, position ^ 16, salt));
-            let crc = payload_crc(b"hello");
+            let crc = super::crc(b"hello");
             let w1 = Word1::new(Kind::Message, position, salt, 5, crc);
             assert_eq!(Word1::decode(w1.encode()), Some(w1));
             assert!(w1.matches(position, salt, crc));
@@ -312,7 +342,7 @@ mod tests {
 
     #[test]
     fn the_polynomial_is_the_one_the_docs_name() {
-        assert_eq!(payload_crc(b"123456789"), 0xCBF4_3926);
-        assert_eq!(payload_crc(b""), 0);
+        assert_eq!(crc(b"123456789"), 0xCBF4_3926);
+        assert_eq!(crc(b""), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_types)] // the atomics inside the mapping are never loom's
 
-use super::{Medium, Memory, WORD_LEN};
+use super::{Lent, Medium, Memory, WORD_LEN};
 use crate::file::LockedFile;
 use crate::planted::planted;
 use crate::sync::{Arc, Ordering};
@@ -67,14 +67,14 @@ impl Mapped {
 
     /// Where a plain copy of `len` bytes begins.
     #[inline]
-    fn place(&self, word: u64, len: usize) -> *mut u8 {
-        let words = self.map.len() as u64 / WORD_LEN;
+    fn place(&self, byte: u64, len: usize) -> *mut u8 {
+        let bytes = self.map.len() as u64;
         assert!(
-            word <= words && len as u64 <= (words - word) * WORD_LEN,
-            "{len} bytes at word {word} are outside of the map"
+            byte <= bytes && len as u64 <= bytes - byte,
+            "{len} bytes at {byte} are outside of the map"
         );
         // SAFETY: inside the map or one past its end, checked above.
-        unsafe { self.map.as_mut_ptr().add((word * WORD_LEN) as usize) }
+        unsafe { self.map.as_mut_ptr().add(byte as usize) }
     }
 }
 
@@ -99,12 +99,13 @@ impl Memory for Mapped {
     }
 
     #[inline]
-    unsafe fn copy_in(&self, word: u64, bytes: &[u8]) {
-        let mut to = self.place(word, bytes.len());
+    unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]) {
+        let byte = word * WORD_LEN + skip;
+        let mut to = self.place(byte, bytes.len());
         let mut rest = bytes;
         // Page by page. A store over the border of two pages needs leave to change both at once; a full
         // btrfs, asked for the one, writes the other back and takes its leave away, and so on for ever.
-        let mut here = PAGE_LEN - (word * WORD_LEN) as usize % PAGE_LEN;
+        let mut here = PAGE_LEN - byte as usize % PAGE_LEN;
         while rest.len() > here {
             let (part, behind) = rest.split_at(here);
             // SAFETY: as below, and `to` stays within what `place` checked.
@@ -121,9 +122,15 @@ impl Memory for Mapped {
 
     #[inline]
     unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]) {
-        let from = self.place(word, bytes.len());
+        let from = self.place(word * WORD_LEN, bytes.len());
         // SAFETY: as above; the caller knows that nobody writes these words now.
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    #[inline]
+    unsafe fn lend(&self, word: u64, len: usize) -> Option<Lent> {
+        let start = self.place(word * WORD_LEN, len).cast_const();
+        Some(Lent { start, len })
     }
 
     fn sync(&self) -> io::Result<()> {

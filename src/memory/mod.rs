@@ -38,13 +38,13 @@ pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
     /// meanwhile, or what it reads may be a mix.
     fn store_words(&self, word: u64, bytes: &[u8]);
 
-    /// Copies bytes in, from the start of `word`.
+    /// Copies bytes in, `skip` bytes behind the start of `word`.
     ///
     /// # Safety
     ///
     /// Until the call returns, no other thread may access the words it touches: the caller owns
     /// them, and everything that others did with them happens before the call.
-    unsafe fn copy_in(&self, word: u64, bytes: &[u8]);
+    unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]);
 
     /// Copies bytes out, from the start of `word`.
     ///
@@ -54,11 +54,43 @@ pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
     /// happens before the call.
     unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]);
 
+    /// Lends bytes where they are, from the start of `word`; `None` if this memory can only copy them out.
+    ///
+    /// # Safety
+    ///
+    /// As long as what is returned is used, this memory must be there, and no thread may write the words it covers; every
+    /// write to them happens before the call.
+    unsafe fn lend(&self, _word: u64, _len: usize) -> Option<Lent> {
+        None
+    }
+
     /// Returns when every store and copy that happened before the call is on stable storage.
     fn sync(&self) -> io::Result<()>;
 
     /// The same for stores to these words alone; others may, or may not, become durable with them.
     fn sync_words(&self, word: u64, count: u64) -> io::Result<()>;
+}
+
+/// Bytes that lie in a memory, and do not change while this is used: see [`Memory::lend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lent {
+    start: *const u8,
+    len: usize,
+}
+
+// SAFETY: it stands for `&[u8]`, which may go to any thread; whoever called `lend` answers for the bytes.
+unsafe impl Send for Lent {}
+// SAFETY: as above.
+unsafe impl Sync for Lent {}
+
+impl std::ops::Deref for Lent {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `lend` checked the bounds; its caller keeps the memory, and the bytes as they are, while this is used.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
 }
 
 /// The same bytes as a file, for a single thread that does not trust them: recovery, and the

@@ -139,8 +139,20 @@ impl Memory for Modelled {
         }
     }
 
-    unsafe fn copy_in(&self, word: u64, bytes: &[u8]) {
-        self.store_words(word, bytes);
+    unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]) {
+        let (mut word, mut skip, mut rest) =
+            (word + skip / WORD_LEN, (skip % WORD_LEN) as usize, bytes);
+        while !rest.is_empty() {
+            let part;
+            (part, rest) = rest.split_at(rest.len().min(WORD_LEN as usize - skip));
+            let at = self.at(word);
+            at.access.with_mut(|_| {
+                let mut value = at.copied.load(PLAIN).to_le_bytes();
+                value[skip..skip + part.len()].copy_from_slice(part);
+                at.copied.store(u64::from_le_bytes(value), PLAIN);
+            });
+            (word, skip) = (word + 1, 0);
+        }
     }
 
     unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]) {

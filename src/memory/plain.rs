@@ -44,8 +44,8 @@ impl Memory for Plain {
         self.write(word * WORD_LEN, bytes);
     }
 
-    unsafe fn copy_in(&self, word: u64, bytes: &[u8]) {
-        self.write(word * WORD_LEN, bytes);
+    unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]) {
+        self.write(word * WORD_LEN + skip, bytes);
     }
 
     unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]) {

@@ -82,6 +82,7 @@ struct State {
     /// Syncs that still succeed; `None`: all of them.
     good_syncs: Option<u64>,
     failed: bool,
+    forgiven: bool,
     /// Each word that is stored is an event.
     word_by_word: bool,
 }
@@ -137,6 +138,7 @@ impl Simulated {
             stale,
             good_syncs: None,
             failed: false,
+            forgiven: false,
             word_by_word: false,
         };
         Simulated::of(state)
@@ -170,7 +172,7 @@ impl Simulated {
     /// A part of the disk: its offset 0 is that of the part, and its sync makes nothing else durable.
     pub(crate) fn part(&self, part: Part) -> Self {
         let whole = part.offset.is_multiple_of(SECTOR_LEN) && part.len.is_multiple_of(SECTOR_LEN);
-        assert!(whole, "{part:?}");
+        assert!(whole || part == Part::ALL, "{part:?}");
         Simulated {
             part,
             lease: None,
@@ -266,7 +268,14 @@ impl Simulated {
 
     /// Forgets that a sync failed: whatever it was to make durable is no longer needed.
     pub(crate) fn forgive(&self) {
-        self.state().failed = false;
+        let state = &mut *self.state();
+        state.forgiven |= std::mem::take(&mut state.failed);
+    }
+
+    /// Whether a sync failed, forgiven or not.
+    pub(crate) fn has_ever_failed(&self) -> bool {
+        let state = self.state();
+        state.failed || state.forgiven
     }
 
     /// Whether a sync failed.
@@ -333,9 +342,11 @@ impl Simulated {
             let end = offset + bytes.len() as u64;
             let touched = offset / PAGE_LEN..end.div_ceil(PAGE_LEN);
             for page in state.stale.extract_if(.., |page| touched.contains(page)) {
-                // The disk will write the whole page, as the cache shows it.
+                // The disk will write the whole page, as the cache shows it, as far as the file goes.
                 let from = (page * PAGE_LEN) as usize;
-                let to = state.live.len().min(from + PAGE_LEN as usize);
+                let part_end = self.part.offset.saturating_add(self.part.len) as usize;
+                let end = state.live.len().min(part_end);
+                let to = end.min(from + PAGE_LEN as usize);
                 state.log.store(page * PAGE_LEN, &state.live[from..to]);
             }
         }
@@ -409,9 +420,9 @@ impl Memory for Simulated {
         self.write_words(word * WORD_LEN, bytes);
     }
 
-    unsafe fn copy_in(&self, word: u64, bytes: &[u8]) {
+    unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.write_words(word * WORD_LEN, bytes);
+            self.write_words(word * WORD_LEN + skip, bytes);
         }
     }
 

@@ -3,11 +3,11 @@
 use super::{Born, Files, Growth};
 use crate::durability::keeper::TIDY;
 use crate::durability::{Common, Log, Mode, Place, SendFailure, Wait};
-use crate::format::frame::frame_len;
+use crate::format::frame::{frame_len, payload_len};
 use crate::ring::{Ring, Start};
 use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 
 type LogOf<F> = Arc<Log<<F as Files>::Memory>>;
 
@@ -215,7 +215,7 @@ impl<F: Files> Chain<F> {
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
-        payload: &[u8],
+        payload: &[IoSlice<'_>],
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
         if self.first.ring().end().is_none() {
@@ -240,7 +240,7 @@ impl<F: Files> Chain<F> {
     fn send_by_slot(
         &self,
         slot: &Slot<F>,
-        payload: &[u8],
+        payload: &[IoSlice<'_>],
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
         let guard = slot.0.read();
@@ -267,10 +267,10 @@ impl<F: Files> Chain<F> {
     fn send_into(
         &self,
         log: &LogOf<F>,
-        payload: &[u8],
+        payload: &[IoSlice<'_>],
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
-        let len = payload.len() as u64;
+        let len = payload_len(payload);
         loop {
             match log.send(payload, wait) {
                 Err(SendFailure::Full) if self.growth.is_some() => {
@@ -354,21 +354,28 @@ impl<F: Files> Chain<F> {
         logs.filter_map(|entry| entry.log.clone()).collect()
     }
 
+    /// Does something for each of these, until it fails.
+    fn for_open_logs(
+        &self,
+        mut body: impl FnMut(&Log<F::Memory>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.growth.is_none() {
+            return body(&self.first);
+        }
+        self.open_logs().iter().try_for_each(|log| body(log))
+    }
+
     pub(crate) fn sync_sent(&self) -> io::Result<()> {
-        self.open_logs().iter().try_for_each(|log| log.sync_sent())
+        self.for_open_logs(Log::sync_sent)
     }
 
     pub(crate) fn sync_progress(&self) -> io::Result<()> {
-        self.open_logs()
-            .iter()
-            .try_for_each(|log| log.sync_progress())
+        self.for_open_logs(Log::sync_progress)
     }
 
     /// What the timer's thread does when its time has come.
     pub(crate) fn on_timer(&self, flags: u32) -> io::Result<()> {
-        self.open_logs()
-            .iter()
-            .try_for_each(|log| log.on_timer(flags))
+        self.for_open_logs(|log| log.on_timer(flags))
     }
 
     /// Ends the life in order. Nobody else uses the chain any more.
@@ -377,6 +384,6 @@ impl<F: Files> Chain<F> {
         if self.growth.is_some() {
             self.finish_chain()?;
         }
-        self.open_logs().iter().try_for_each(|log| log.finish())
+        self.for_open_logs(Log::finish)
     }
 }

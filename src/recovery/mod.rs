@@ -48,7 +48,6 @@ pub(crate) type Entropy<'a> = &'a mut dyn FnMut() -> io::Result<[u64; 2]>;
 /// A file that is ready for its next life.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    pub(crate) capacity: u64,
     /// The newest is the one that begins now, unless `receive_only`.
     pub(crate) lives: Lives,
     pub(crate) head: u64,

@@ -168,7 +168,6 @@ fn write(
     }
     let (unacknowledged, handed_out) = (findings.kept, findings.redelivered);
     Ok(Recovered {
-        capacity,
         lives: table,
         head,
         tail,

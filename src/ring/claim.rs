@@ -2,10 +2,11 @@
 
 use super::Ring;
 use crate::format::POSITION_MAX;
-use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc};
+use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc, payload_len};
 use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
 use crate::sync::{Fences, Ordering, weaken, weaken_fence};
+use std::io::IoSlice;
 
 /// Why nothing could be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,15 +166,26 @@ impl<M: Memory> Ring<M> {
 
     /// Writes a frame into words that the caller owns (R3), and publishes it.
     #[allow(unsafe_code)]
-    fn write_and_publish(&self, position: u64, word1: Word1, payload: &[u8], state: State) {
+    fn write_and_publish(
+        &self,
+        position: u64,
+        word1: Word1,
+        payload: &[IoSlice<'_>],
+        state: State,
+    ) {
         let word = self.layout.word(position);
         let salt = self.life_at(position).salt;
         // SAFETY: R3: these words are the caller's since its compare-exchange on the tail, or since it was
         // given the damage that they hold, and until the store below; E4 orders whatever others did
         // with them before. `memory` checks the bounds.
         unsafe {
-            self.memory.copy_in(word + 1, &word1.encode().to_le_bytes());
-            self.memory.copy_in(word + 2, payload);
+            self.memory
+                .copy_in(word + 1, 0, &word1.encode().to_le_bytes());
+            let mut done = 0;
+            for part in payload {
+                self.memory.copy_in(word + 2, done, part);
+                done += part.len() as u64;
+            }
         }
         let word0 = frame::word0(position, salt, state);
         // [O:publish] Release: E1, pairs with [O:read]; publishes second word and payload.
@@ -204,9 +216,10 @@ impl<M: Memory> Claim<'_, M> {
 
     /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame.
     /// Whoever waits for it must be told: [`Ring::announce`].
-    pub(crate) fn publish(self, payload: &[u8], crc: u32) {
+    #[inline]
+    pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32) {
         assert_eq!(
-            payload.len() as u64,
+            payload_len(payload),
             u64::from(self.len),
             "a claim is for one payload"
         );

@@ -1,8 +1,8 @@
 //! The receiver, acknowledgement, and reclaiming.
 
 use super::Ring;
-use crate::format::frame::{self, FRAME_HEADER_LEN, Kind, State, Word1, payload_crc};
-use crate::memory::Memory;
+use crate::format::frame::{self, FRAME_HEADER_LEN, Kind, State, Word1};
+use crate::memory::{Lent, Memory};
 use crate::planted::planted;
 use crate::sync::{Ordering, weaken};
 
@@ -18,6 +18,8 @@ pub(crate) struct Frame {
     pub(crate) position: u64,
     /// Deliveries so far, this one included; 14 stands for that many or more.
     pub(crate) deliveries: u8,
+    /// The payload where it lies, until the message is acknowledged; `None` if it was copied into a buffer.
+    pub(crate) lent: Option<Lent>,
 }
 
 /// What the reader sees at its cursor.
@@ -49,7 +51,12 @@ impl<M: Memory> Ring<M> {
 
     /// Reads the second word and the payload of a published frame, and checks them.
     #[allow(unsafe_code)]
-    fn read_published(&self, position: u64, buffer: Option<&mut Vec<u8>>) -> Option<Word1> {
+    #[inline]
+    fn read_published(
+        &self,
+        position: u64,
+        buffer: Option<&mut Vec<u8>>,
+    ) -> Option<(Word1, Option<Lent>)> {
         let word = self.layout.word(position);
         let mut bytes = [0; 8];
         // SAFETY: R4: published, seen through an Acquire of its first word (E1) or of something that
@@ -61,19 +68,27 @@ impl<M: Memory> Ring<M> {
             return None;
         }
         let Some(buffer) = buffer else {
-            return Some(word1);
+            return Some((word1, None));
         };
-        let mut crc = 0;
+        let (mut crc, mut lent) = (0, None);
         if word1.kind == Kind::Message {
             let len = word1.len as usize;
-            buffer.clear();
-            buffer.resize(len, 0);
-            // SAFETY: as above.
-            unsafe { self.memory.copy_out(word + 2, &mut buffer[..]) };
-            crc = payload_crc(buffer);
+            // SAFETY: as above, and until the message is acknowledged: whoever uses it holds the delivery, and with that
+            // the memory.
+            lent = unsafe { self.memory.lend(word + 2, len) };
+            crc = match &lent {
+                Some(bytes) => frame::crc(bytes),
+                None => {
+                    buffer.clear();
+                    buffer.resize(len, 0);
+                    // SAFETY: as above.
+                    unsafe { self.memory.copy_out(word + 2, &mut buffer[..]) };
+                    frame::crc(buffer)
+                }
+            };
         }
         let matches = word1.matches(position, self.life_at(position).salt, crc);
-        (matches || planted!("foreign_bytes_delivered")).then_some(word1)
+        (matches || planted!("foreign_bytes_delivered")).then_some((word1, lent))
     }
 
     /// Takes the next message before `visible`, stepping over padding and abandoned frames.
@@ -90,14 +105,14 @@ impl<M: Memory> Ring<M> {
             if !frame::names_position(word0, position, life.salt) {
                 return Seen::Nothing;
             }
-            let (Some(state), Some(word1)) = (
+            let (Some(state), Some((word1, lent))) = (
                 frame::state_of(word0),
                 self.read_published(position, Some(buffer)),
             ) else {
                 return Seen::Foreign { position };
             };
             let frame = (word1.kind == Kind::Message && state != State::Acknowledged)
-                .then(|| self.count_delivery(position, word0, state));
+                .then(|| self.count_delivery(position, word0, state, lent));
             self.pass(reader, position + word1.frame_len());
             if let Some(frame) = frame {
                 return Seen::Message(frame);
@@ -116,7 +131,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Stores the increased count, and gives the frame.
-    fn count_delivery(&self, position: u64, word0: u64, state: State) -> Frame {
+    fn count_delivery(&self, position: u64, word0: u64, state: State, lent: Option<Lent>) -> Frame {
         if state == State::Delivered(0) {
             // [O:counts] Relaxed: a count that only the receiver writes.
             let before = self.reading.handed_out.load(Ordering::Relaxed);
@@ -128,6 +143,7 @@ impl<M: Memory> Ring<M> {
             return Frame {
                 position,
                 deliveries: 1,
+                lent,
             };
         }
         // [O:count] Release: E1, on behalf of the producer; a leader that sees this store instead of the
@@ -144,6 +160,7 @@ impl<M: Memory> Ring<M> {
         Frame {
             position,
             deliveries,
+            lent,
         }
     }
 
@@ -158,8 +175,8 @@ impl<M: Memory> Ring<M> {
             frame::state_of(word0),
             self.read_published(position, Some(buffer)),
         ) {
-            (Some(state @ State::Delivered(_)), Some(_)) => {
-                Seen::Message(self.count_delivery(position, word0, state))
+            (Some(state @ State::Delivered(_)), Some((_, lent))) => {
+                Seen::Message(self.count_delivery(position, word0, state, lent))
             }
             _ => Seen::Foreign { position },
         }
@@ -178,7 +195,7 @@ impl<M: Memory> Ring<M> {
                 .load(self.layout.word(reader.cursor), Ordering::Relaxed);
             let is_filler = frame::state_of(word0) == Some(State::Acknowledged);
             match self.read_published(reader.cursor, None) {
-                Some(word1) if is_filler => {
+                Some((word1, _)) if is_filler => {
                     let next = reader.cursor + word1.frame_len();
                     self.pass(&mut reader, next);
                 }
@@ -190,7 +207,7 @@ impl<M: Memory> Ring<M> {
     /// Counts a delivery whose payload was read elsewhere, by `pread`.
     pub(crate) fn hand_out(&self, position: u64, state: State) -> Frame {
         let word0 = frame::word0(position, self.life_at(position).salt, state);
-        self.count_delivery(position, word0, state)
+        self.count_delivery(position, word0, state, None)
     }
 
     /// Acknowledges the message at `position`, once, by whoever holds it. From any thread, in any order.
@@ -271,7 +288,7 @@ impl<M: Memory> Ring<M> {
             {
                 break;
             }
-            let Some(word1) = self.read_published(head, None) else {
+            let Some((word1, _)) = self.read_published(head, None) else {
                 break;
             };
             head += word1.frame_len();
@@ -331,7 +348,7 @@ impl<M: Memory> Ring<M> {
         if !self.is_published(position) {
             return None;
         }
-        self.read_published(position, None)
+        Some(self.read_published(position, None)?.0)
     }
 }
 

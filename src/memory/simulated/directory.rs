@@ -142,13 +142,16 @@ impl Directory {
     fn mount(&self) {
         let mut numbers = Vec::new();
         for (place, entry) in self.entries() {
-            if let Entry::File { number, .. } = entry {
-                if numbers.contains(&number) {
-                    self.disk
-                        .preset(self.geometry.entry(place).offset, &Entry::Nothing.encode());
-                }
-                numbers.push(number);
+            let number = match entry {
+                Entry::Nothing => continue,
+                Entry::Unnamed { .. } => None,
+                Entry::File { number, .. } => Some(number),
+            };
+            if numbers.contains(&number) {
+                self.disk
+                    .preset(self.geometry.entry(place).offset, &Entry::Nothing.encode());
             }
+            numbers.push(number);
         }
     }
 
@@ -194,7 +197,9 @@ impl Directory {
     /// A new file of zeros under the temporary name, which is taken from whatever has it.
     pub(crate) fn make_unnamed(&self, len: u64) -> io::Result<(u64, Simulated)> {
         self.remove_unnamed();
-        assert!(len <= self.geometry.place_len);
+        if len > self.geometry.place_len {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let free = |place: &u64| {
             let entry = self.disk.part(self.geometry.entry(*place));
             self.entry_at(*place) == Entry::Nothing
