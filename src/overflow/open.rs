@@ -176,7 +176,15 @@ impl<D: Directory> Disk<D> {
             && before.number() == plan.last_number
         {
             let index = plan.members.len() - 2;
-            if self.judge(&plan.members, index)?.is_unused() {
+            // As if nothing came behind it: what is sealed is never unused.
+            let medium = self.directory.look(before.number())?;
+            let bounds = Bounds {
+                end: before.identity.end(),
+                sealed: false,
+            };
+            let judged = recovery::judge(&*medium, before.identity.capacity, bounds)?;
+            drop(medium);
+            if judged.is_unused() {
                 plan.leave_out(index);
             }
         }

@@ -52,8 +52,8 @@ fn failures(call: &Call) -> impl Iterator<Item = (i32, bool)> {
 /// From this read on nothing of the ring can be read, nor the newest checkpoint perhaps: recovery finds nothing above
 /// the commit, and says nothing. See the test that is ignored.
 fn finds_nothing(like: &Case, call: &Call, nth: usize) -> bool {
-    let last = if like.script == "recover" { 8 } else { 5 };
-    call.name == "pread64" && (5..=last).contains(&nth)
+    let last = if like.script == "recover" { 10 } else { 7 };
+    call.name == "pread64" && (7..=last).contains(&nth)
 }
 
 /// All cases of a script, or a few for each place.
