@@ -67,8 +67,8 @@ pub(super) struct State<F: Files> {
     pub(super) bytes: u64,
     /// The ring is drained, and out of the chain.
     pub(super) ring_is_free: bool,
-    /// Why the channel does not grow any more.
-    pub(super) broken: Option<io::ErrorKind>,
+    /// Why the channel does not grow any more: the code of the system, or what there is.
+    pub(super) broken: Option<(Option<i32>, io::ErrorKind)>,
 }
 
 impl<F: Files> State<F> {

@@ -96,7 +96,9 @@ impl<D: Directory> Disk<D> {
         }
         if plan.ring_is_unused {
             // Said once, for later the files around it may be gone.
-            let ring = self.directory.open(0, HEADER_LEN + self.identity.capacity)?;
+            let ring = self
+                .directory
+                .open(0, HEADER_LEN + self.identity.capacity)?;
             recovery::retire_unused(&ring, self.identity.capacity)?;
         }
         for number in &plan.gone {
@@ -185,7 +187,9 @@ impl<D: Directory> Disk<D> {
         // one before.
         if let Some(ring) = plan.members.iter().position(|m| m.number() == 0) {
             let head = plan.members[ring].checkpoint.head;
-            let before = ring.checked_sub(1).and_then(|i| plan.members[i].identity.end());
+            let before = ring
+                .checked_sub(1)
+                .and_then(|i| plan.members[i].identity.end());
             let follows = plan.members.get(ring + 1).map(|m| m.identity.follows);
             if before.is_some_and(|end| end > head || follows == Some(end))
                 || follows.is_some_and(|follows| follows < head)
@@ -218,7 +222,15 @@ impl<D: Directory> Disk<D> {
             && before.number() == plan.last_number
         {
             let index = plan.members.len() - 2;
-            if self.judge(&plan.members, index)?.is_unused() {
+            // As if nothing came behind it: what is sealed is never unused.
+            let medium = self.directory.look(before.number())?;
+            let bounds = Bounds {
+                end: before.identity.end(),
+                sealed: false,
+            };
+            let judged = recovery::judge(&*medium, before.identity.capacity, bounds)?;
+            drop(medium);
+            if judged.is_unused() {
                 plan.leave_out(index);
             }
         }
