@@ -123,7 +123,10 @@ fn flush_only(ring_bytes: Option<u64>) -> Options {
     }
 }
 
-fn receive_all<T: serde::de::DeserializeOwned>(rx: &Receiver<T>, add: impl Fn(&T) -> u64) -> u64 {
+fn receive_all<T>(rx: &Receiver<T>, add: impl Fn(&T) -> u64) -> u64
+where
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
     let mut all = 0u64;
     for message in rx {
         all = all.wrapping_add(add(&message));

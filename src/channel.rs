@@ -183,7 +183,7 @@ impl Request<'_> {
     fn growth(&self, ring_capacity: u64) -> Option<Growth> {
         self.bound.is_none().then_some(Growth {
             ring_capacity,
-            capacity_min: ring_capacity.min(OVERFLOW_LEN_MAX).max(CAPACITY_MIN),
+            capacity_min: ring_capacity.clamp(CAPACITY_MIN, OVERFLOW_LEN_MAX),
             capacity_max: ring_capacity.max(OVERFLOW_LEN_MAX),
             bytes_max: self.options.max_bytes,
         })
@@ -401,7 +401,6 @@ impl Recovered {
     /// The state of a file just made.
     pub(crate) fn created(identity: &Identity, life: crate::format::incarnations::Life) -> Self {
         Recovered {
-            capacity: identity.capacity,
             lives: Lives::first(life),
             head: identity.start,
             tail: identity.start,
@@ -566,6 +565,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         MessageId::new(position, life.map_or(0, |life| life.tag))
     }
 
+    #[inline]
     fn held(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> Held<F> {
         let is_first = Arc::ptr_eq(log, self.chain.first());
         Held {
@@ -575,12 +575,15 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// What there is to receive now; `None` if nothing.
+    #[inline]
     fn try_read(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         if let Some(incoming) = self.read_returned(reading) {
             return Some(incoming);
         }
         loop {
-            if let Some(incoming) = self.read_backlog(reading) {
+            if reading.backlog.is_some()
+                && let Some(incoming) = self.read_backlog(reading)
+            {
                 return Some(incoming);
             }
             let received = reading
@@ -605,8 +608,14 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// The next of the messages that came back.
+    #[inline]
     fn read_returned(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let position = self.common().take_returned()?;
+        self.read_again(position, reading)
+    }
+
+    #[cold]
+    fn read_again(&self, position: u64, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         // It is not acknowledged, so its file is there, and open.
         let log = self.chain.log_at(position)?;
         Some(match log.read_again(position, &mut reading.payload) {
@@ -617,6 +626,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// The next of what earlier lives left.
+    #[cold]
     fn read_backlog(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let log = Arc::clone(&reading.log);
         let ring = log.ring();

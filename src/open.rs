@@ -68,6 +68,7 @@ where
 /// See [`Error`]. A file that was made with another codec is a [`Error::Mismatch`].
 ///
 /// See [`Codec`] for an example.
+#[allow(clippy::type_complexity)] // as the others
 pub fn channel_with_codec<T, C: Codec<T>>(
     path: impl AsRef<Path>,
     options: Options,
@@ -154,6 +155,7 @@ where
 /// See [`Error`]. A file that was made with another codec is a [`Error::Mismatch`].
 ///
 /// See [`Codec`] for an example.
+#[allow(clippy::type_complexity)] // as the others
 pub fn sync_channel_with_codec<T, C: Codec<T>>(
     path: impl AsRef<Path>,
     bound: usize,

@@ -231,7 +231,17 @@ impl Word1 {
 /// CRC-32 of bytes (ISO-HDLC: polynomial 0x04C11DB7, reflected).
 #[inline]
 pub(crate) fn crc(bytes: &[u8]) -> u32 {
-    crc32fast::hash(bytes)
+    let mut hasher = hasher();
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// A copy of one hasher, so that the processor is asked once what it can do, and not for each payload.
+#[inline]
+fn hasher() -> crc32fast::Hasher {
+    static NEW: std::sync::LazyLock<crc32fast::Hasher> =
+        std::sync::LazyLock::new(crc32fast::Hasher::new);
+    NEW.clone()
 }
 
 /// That of a payload in parts.
@@ -240,7 +250,7 @@ pub(crate) fn payload_crc(parts: &[IoSlice<'_>]) -> u32 {
     if let [whole] = parts {
         return crc(whole);
     }
-    let mut hasher = crc32fast::Hasher::new();
+    let mut hasher = hasher();
     for part in parts {
         hasher.update(part);
     }

@@ -67,8 +67,8 @@ pub(super) struct State<F: Files> {
     pub(super) bytes: u64,
     /// The ring is drained, and out of the chain.
     pub(super) ring_is_free: bool,
-    /// Why the channel does not grow any more.
-    pub(super) broken: Option<io::ErrorKind>,
+    /// Why the channel does not grow any more: the code of the system, or what there is.
+    pub(super) broken: Option<(Option<i32>, io::ErrorKind)>,
 }
 
 impl<F: Files> State<F> {
@@ -363,21 +363,28 @@ impl<F: Files> Chain<F> {
         logs.filter_map(|entry| entry.log.clone()).collect()
     }
 
+    /// Does something for each of these, until it fails.
+    fn for_open_logs(
+        &self,
+        mut body: impl FnMut(&Log<F::Memory>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.growth.is_none() {
+            return body(&self.first);
+        }
+        self.open_logs().iter().try_for_each(|log| body(log))
+    }
+
     pub(crate) fn sync_sent(&self) -> io::Result<()> {
-        self.open_logs().iter().try_for_each(|log| log.sync_sent())
+        self.for_open_logs(Log::sync_sent)
     }
 
     pub(crate) fn sync_progress(&self) -> io::Result<()> {
-        self.open_logs()
-            .iter()
-            .try_for_each(|log| log.sync_progress())
+        self.for_open_logs(Log::sync_progress)
     }
 
     /// What the timer's thread does when its time has come.
     pub(crate) fn on_timer(&self, flags: u32) -> io::Result<()> {
-        self.open_logs()
-            .iter()
-            .try_for_each(|log| log.on_timer(flags))
+        self.for_open_logs(|log| log.on_timer(flags))
     }
 
     /// Ends the life in order. Nobody else uses the chain any more.
@@ -386,6 +393,6 @@ impl<F: Files> Chain<F> {
         if self.growth.is_some() {
             self.finish_chain()?;
         }
-        self.open_logs().iter().try_for_each(|log| log.finish())
+        self.for_open_logs(Log::finish)
     }
 }

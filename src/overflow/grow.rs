@@ -149,7 +149,11 @@ impl<F: Files> Chain<F> {
         let (number, born) = match linked {
             Ok(linked) => linked,
             Err(error) => {
-                log.thaw();
+                // Where a name may have stayed, recovery can still take its file for the next one: nothing goes beyond the
+                // end that it tells.
+                if self.state.lock().broken.is_none() {
+                    log.thaw();
+                }
                 return Err(error);
             }
         };
@@ -207,7 +211,14 @@ impl<F: Files> Chain<F> {
             capacity: growth.ring_capacity,
             ..*log.ring().layout()
         };
-        let ring_is_free = self.state.lock().ring_is_free;
+        let ring_is_free = {
+            let state = self.state.lock();
+            if let Some((code, kind)) = state.broken {
+                let error = code.map_or_else(|| kind.into(), io::Error::from_raw_os_error);
+                return Err(SendFailure::Io(error));
+            }
+            state.ring_is_free
+        };
         if ring_is_free && frame_len <= ring.frame_len_max() {
             let start = behind(growth.ring_capacity)?;
             let born = self.files.restart(start).inspect_err(|error| {
@@ -220,9 +231,6 @@ impl<F: Files> Chain<F> {
         }
         let (before, left, mut number) = {
             let state = self.state.lock();
-            if let Some(kind) = state.broken {
-                return Err(SendFailure::Io(kind.into()));
-            }
             let before = match log.ring().layout().once {
                 true => log.ring().capacity(),
                 false => 0,
@@ -255,7 +263,7 @@ impl<F: Files> Chain<F> {
     fn not_made(&self, number: u64, error: io::Error) -> SendFailure {
         let gone = self.files.unmake(number);
         if gone.is_err() {
-            self.state.lock().broken = Some(error.kind());
+            self.state.lock().broken = Some((error.raw_os_error(), error.kind()));
         }
         SendFailure::Io(error)
     }

@@ -168,7 +168,6 @@ fn write(
     }
     let (unacknowledged, handed_out) = (findings.kept, findings.redelivered);
     Ok(Recovered {
-        capacity,
         lives: table,
         head,
         tail,
@@ -181,7 +180,7 @@ fn write(
 }
 
 /// Writes a part of the header once more, as it is, if it can be read.
-fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<bool> {
+pub(super) fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<bool> {
     let mut bytes = vec![0; len as usize];
     match medium.read_at(offset, &mut bytes) {
         Ok(()) => medium.write_at(offset, &bytes).map(|()| true),
@@ -205,7 +204,7 @@ fn can_tear(medium: &dyn Medium, offset: u64, bytes: &[u8]) -> io::Result<bool> 
 }
 
 /// The whole page: what lies behind the checkpoint is zero again, even if it was not.
-fn page_of(checkpoint: &Checkpoint) -> Vec<u8> {
+pub(super) fn page_of(checkpoint: &Checkpoint) -> Vec<u8> {
     let mut page = checkpoint.encode().to_vec();
     page.resize(crate::format::PAGE_LEN as usize, 0);
     page

@@ -52,8 +52,8 @@ fn failures(call: &Call) -> impl Iterator<Item = (i32, bool)> {
 /// From this read on nothing of the ring can be read, nor the newest checkpoint perhaps: recovery finds nothing above
 /// the commit, and says nothing. See the test that is ignored.
 fn finds_nothing(like: &Case, call: &Call, nth: usize) -> bool {
-    let last = if like.script == "recover" { 8 } else { 5 };
-    call.name == "pread64" && (5..=last).contains(&nth)
+    let last = if like.script == "recover" { 10 } else { 7 };
+    call.name == "pread64" && (7..=last).contains(&nth)
 }
 
 /// All cases of a script, or a few for each place.
@@ -74,7 +74,8 @@ fn cases(like: &Case, bytes: Option<&[u8]>) -> Vec<Case> {
         *count += 1;
         let is_new = places.insert((call.name.clone(), call.target.clone(), by_first));
         for (error, for_ever) in failures(call) {
-            let chosen = all() || random.below(15) == 0 || is_new && error == EIO;
+            let one_in = if like.script == "overflow" { 80 } else { 15 };
+            let chosen = all() || random.below(one_in) == 0 || is_new && error == EIO;
             let unreadable = (error, for_ever) == (EIO, true) && finds_nothing(like, call, *count);
             if chosen && !unreadable {
                 cases.push(Case {
@@ -169,6 +170,27 @@ fn whatever_call_fails_a_recovery_keeps_its_word() {
     let test = "whatever_call_fails_a_recovery_keeps_its_word";
     run(&like(test, "recover", "send"), 80);
     run(&like(test, "recover", "flush"), 80);
+}
+
+#[test]
+fn whatever_call_fails_an_overflow_with_a_sync_for_each_send_keeps_its_word() {
+    run_if_child();
+    let test = "whatever_call_fails_an_overflow_with_a_sync_for_each_send_keeps_its_word";
+    run(&like(test, "overflow", "send"), 80);
+}
+
+#[test]
+fn whatever_call_fails_an_overflow_with_background_syncs_keeps_its_word() {
+    run_if_child();
+    let test = "whatever_call_fails_an_overflow_with_background_syncs_keeps_its_word";
+    run(&like(test, "overflow", "every"), 80);
+}
+
+#[test]
+fn whatever_call_fails_an_overflow_without_syncs_keeps_its_word() {
+    run_if_child();
+    let test = "whatever_call_fails_an_overflow_without_syncs_keeps_its_word";
+    run(&like(test, "overflow", "flush"), 80);
 }
 
 #[test]

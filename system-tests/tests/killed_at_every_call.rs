@@ -66,10 +66,7 @@ fn sweep(test: &str, script: &str, durability: &str, links: bool) {
                 kill.nth
             ));
             let place = Place::new(bytes.as_deref());
-            let mut oracle = match &bytes {
-                Some(_) => Oracle::of_prepared(),
-                None => Oracle::default(),
-            };
+            let mut oracle = Oracle::of_script(script);
             let ended = kill.run(&place, &mut oracle);
             oracle.check(&place.path(), durability);
             if !ended.was_killed() {
@@ -106,6 +103,27 @@ fn a_life_without_syncs_is_killed_at_every_call() {
     run_if_child();
     let test = "a_life_without_syncs_is_killed_at_every_call";
     sweep(test, "cycle", "flush", false);
+}
+
+#[test]
+fn an_overflow_with_a_sync_for_each_send_is_killed_at_every_call() {
+    run_if_child();
+    let test = "an_overflow_with_a_sync_for_each_send_is_killed_at_every_call";
+    sweep(test, "overflow", "send", false);
+}
+
+#[test]
+fn an_overflow_with_background_syncs_is_killed_at_every_call() {
+    run_if_child();
+    let test = "an_overflow_with_background_syncs_is_killed_at_every_call";
+    sweep(test, "overflow", "every", false);
+}
+
+#[test]
+fn an_overflow_without_syncs_is_killed_at_every_call() {
+    run_if_child();
+    let test = "an_overflow_without_syncs_is_killed_at_every_call";
+    sweep(test, "overflow", "flush", false);
 }
 
 #[test]

@@ -6,9 +6,11 @@ mod cuts;
 mod disks;
 mod fuzz;
 mod images;
+mod instructions;
 mod kills;
 mod lint;
 mod orderings;
+mod performance;
 mod planted;
 mod promises;
 mod protocol;
@@ -35,7 +37,10 @@ const USAGE: &str = "usage: cargo xtask <command>
   kills [N [SEED]]  N processes are killed at random moments
   cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root
   disks             full disks, failing disks, and what a send writes, at full length; needs root
+  instructions      what a message costs in instructions; needs valgrind
   fuzz [N]          N executions of the fuzz targets; needs a nightly compiler and cargo-fuzz
+  performance [--quick] [NAME..]
+                    walchan beside its rivals: docs/performance-table.md and docs/pictures, or below target
   sanitize          tests and fuzz corpus under AddressSanitizer, threads under ThreadSanitizer";
 
 fn main() -> ExitCode {
@@ -49,10 +54,12 @@ fn main() -> ExitCode {
         ["sabotage", names @ ..] => sabotage::run(names),
         ["planted", names @ ..] => planted::run(names),
         ["calls"] => calls::run(),
+        ["instructions"] => instructions::run(),
         ["kills", args @ ..] => kills::run(args),
         ["cuts", args @ ..] => cuts::run(args),
         ["disks"] => disks::run(),
         ["fuzz", args @ ..] => fuzz::run(args),
+        ["performance", args @ ..] => performance::run(args),
         ["sanitize"] => sanitize::run(),
         _ => Err(USAGE.to_owned()),
     };

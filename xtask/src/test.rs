@@ -3,7 +3,8 @@
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
 use crate::{fuzz, planted, sabotage};
 
-const DEBUG: &str = "test --workspace --exclude loom-tests --lib --bins --tests --examples";
+const DEBUG: &str =
+    "test --workspace --exclude loom-tests --exclude rivals --lib --bins --tests --examples";
 
 pub fn run() -> Outcome {
     let mut plan = Plan::default();

@@ -10,6 +10,7 @@ const ALL: &[&str] = &[
     "benches",
     "examples",
     "loom-tests",
+    "rivals",
     "system-tests",
     "xtask",
 ];
@@ -35,7 +36,7 @@ const LAYERS: [&[&str]; 6] = [
     &["format"],
     &["ring", "recovery"],
     &["durability", "overflow"],
-    &["channel", "sender", "receiver", "delivery"],
+    &["channel", "sender", "receiver", "delivery", "bytes"],
 ];
 
 pub fn run() -> Outcome {

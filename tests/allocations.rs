@@ -1,0 +1,86 @@
+//! Sending and receiving allocate nothing per message: for bytes, and for values of a fixed size.
+
+#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_types)] // the counter of the allocator
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+use support::{every_durability, watchdog, with};
+use walchan::Delivery;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: everything is the system's; a count is added.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, len: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(pointer, layout, len) }
+    }
+}
+
+#[global_allocator]
+static GLOBAL: Counting = Counting;
+
+/// Allocations of the whole process while `body` runs.
+fn allocations(body: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    body();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+// One test: another one would allocate meanwhile.
+#[test]
+fn nothing_is_allocated_for_a_message_of_bytes_or_of_a_fixed_size() {
+    let dog = watchdog();
+    for durability in every_durability() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bytes");
+        let (tx, rx) =
+            walchan::bytes_sync_channel_with_options(&path, 100, with(durability)).unwrap();
+        let payload = [7; 1000];
+        let turn = || {
+            for _ in 0..20 {
+                tx.send(&payload).unwrap();
+            }
+            for _ in 0..20 {
+                assert_eq!(rx.recv().unwrap()[..], payload);
+            }
+        };
+        turn();
+        let count = allocations(|| (0..10).for_each(|_| turn()));
+        assert_eq!(count, 0, "bytes, {durability:?}");
+
+        let path = dir.path().join("values");
+        let (tx, rx) =
+            walchan::sync_channel_with_options::<[u64; 8]>(&path, 100, with(durability)).unwrap();
+        let turn = || {
+            for n in 0..20 {
+                tx.send([n; 8]).unwrap();
+            }
+            for n in 0..20 {
+                let delivery = rx.recv().unwrap();
+                assert_eq!(Delivery::copied(&delivery), [n; 8]);
+            }
+        };
+        turn();
+        let count = allocations(|| (0..10).for_each(|_| turn()));
+        assert_eq!(count, 0, "values, {durability:?}");
+    }
+    drop(dog);
+}
