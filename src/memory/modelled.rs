@@ -241,6 +241,17 @@ impl Words {
         *self.allowed.lock().unwrap_or_else(|e| e.into_inner()) = allowed;
     }
 
+    /// Gives the space of words back: who reads them finds zeros.
+    pub(crate) fn punch(&self, from: u64, count: u64) {
+        self.allow(Allowed::Reads);
+        // [O:modelled_punch] SeqCst: what the kernel does to take a page from those who have it mapped.
+        loom::sync::atomic::fence(Ordering::SeqCst);
+        for word in from..from + count {
+            // [O:modelled_zero] Release: part of the model, as strong as a system call.
+            self.words.store(word, 0, Ordering::Release);
+        }
+    }
+
     fn allowed(&self) -> Allowed {
         *self.allowed.lock().unwrap_or_else(|e| e.into_inner())
     }

@@ -8,7 +8,7 @@ use crate::memory::Memory;
 use crate::memory::modelled::{Allowed, Modelled, Words};
 use crate::overflow::{Born, Files};
 use crate::ring::{Layout, Start};
-use crate::sync::{Arc, Fences, Ordering};
+use crate::sync::Arc;
 use std::io;
 use std::sync::Mutex;
 
@@ -151,15 +151,7 @@ impl Files for Memories {
         let mut removed = self.removed.lock().unwrap_or_else(|e| e.into_inner());
         removed.push(number);
         drop(removed);
-        file.words.allow(Allowed::Reads);
-        // What the kernel does to take a page from those who have it mapped.
-        Fences::Even.rare();
-        for word in 0..file.capacity / 8 {
-            // [O:modelled_punch] Release: part of the model, as strong as a system call.
-            file.words
-                .modelled()
-                .store(RING + word, 0, Ordering::Release);
-        }
+        file.words.punch(RING, file.capacity / 8);
         Ok(())
     }
 
