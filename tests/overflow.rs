@@ -365,3 +365,29 @@ fn an_unused_file_that_is_there_again_behind_the_return_does_no_harm() {
         assert_eq!(names(&path).len(), 1);
     }
 }
+
+/// The keeper may remove the file while the receiver comes to it.
+#[test]
+fn a_last_file_without_messages_is_no_damage_to_who_comes_to_it() {
+    let _dog = watchdog();
+    for round in 0..60 {
+        let dir = support::quick_dir();
+        let path = dir.path().join("q");
+        let mode = MODES[round % 3];
+        let (tx, rx) = open(&path, with(mode));
+        (0..12).for_each(|n| tx.send(vec![n; 16_000]).unwrap());
+        let first = rx.recv().unwrap();
+        (1..12).for_each(|n| assert_eq!(rx.recv().unwrap()[0], n));
+        Delivery::leave(first);
+        drop((tx, rx));
+        for kept in [1, 0] {
+            let (tx, rx) = open(&path, with(mode));
+            assert_eq!(rx.recovery().kept(), kept);
+            drop(tx);
+            (0..kept).for_each(|_| assert_eq!(rx.recv().unwrap()[0], 0));
+            assert_eq!(rx.recv().unwrap_err(), RecvError::Disconnected);
+            rx.close().unwrap();
+        }
+        assert_eq!(names(&path).len(), 1);
+    }
+}
