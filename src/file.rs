@@ -485,8 +485,9 @@ pub(crate) fn allocate_all(file: &LockedFile, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file, and gives its space back even if somebody still has it mapped.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+/// Removes a file, and gives its space back even if somebody still has it mapped; but for the first `keep` bytes, by
+/// which it is known if its name comes back: without a journal nothing orders the two.
+pub(crate) fn remove(path: &Path, keep: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     let file = open_options().open(path);
     std::fs::remove_file(path)?;
@@ -495,7 +496,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     {
         // Where this is refused the space comes back with the last of its users.
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&file, flags, 0, meta.len().max(1)).ok();
+        fallocate(&file, flags, keep, meta.len().saturating_sub(keep).max(1)).ok();
     }
     Ok(())
 }

@@ -151,6 +151,10 @@ impl<M: Memory> Log<M> {
     /// The receiver comes to this file. From now on no checkpoint vouches for counts, on the disk neither.
     pub(crate) fn enter(&self) -> io::Result<()> {
         let mut pages = self.pages.lock();
+        if self.is_drained() {
+            // There is nothing to count. It may be retired already, and gone: a store would need a block again.
+            return Ok(());
+        }
         pages.entered = true;
         if pages.retired && !planted!("retired_file_entered") {
             // Nothing was in it, and it is gone.

@@ -118,7 +118,7 @@ impl Directory for Named {
     }
 
     fn remove(&self, number: u64) -> io::Result<()> {
-        file::remove(&path_of(&self.path, number))
+        file::remove(&path_of(&self.path, number), HEADER_LEN)
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {

@@ -47,9 +47,10 @@ impl Kill<'_> {
     }
 }
 
-/// Kills at every call of every thread, until a process gets through unharmed.
+/// Kills at every call of every thread, or at some of many, until a process gets through unharmed.
 fn sweep(test: &str, script: &str, durability: &str, links: bool) {
     let bytes = (script == "recover").then(|| prepared(test, durability));
+    let mut random = Random::new(1);
     let mut kills = 0;
     for thread in 0.. {
         let mut kill = Kill {
@@ -74,6 +75,9 @@ fn sweep(test: &str, script: &str, durability: &str, links: bool) {
             }
             kills += 1;
             kill.nth += 1;
+            if script == "overflow" && !all() {
+                kill.nth += random.below(16) as usize;
+            }
         }
         if kill.nth == 1 {
             // There is no such thread.
@@ -81,7 +85,8 @@ fn sweep(test: &str, script: &str, durability: &str, links: bool) {
         }
     }
     println!("KILLED {kills} processes: {script}, {durability}");
-    assert!(kills > 100);
+    let least = if script == "overflow" { 50 } else { 100 };
+    assert!(kills > least, "only {kills}");
 }
 
 #[test]

@@ -166,6 +166,11 @@ impl Case {
             codes.push(format!("Io({EAGAIN})"));
         }
         for line in said.iter().filter(|line| line.starts_with("= ")) {
+            // Of a directory that must not be read, nobody knows which files are in it.
+            let unknown = self.script == "overflow" && self.error == EACCES;
+            if unknown && line.starts_with("= open Corrupt") {
+                continue;
+            }
             if let Some(at) = line.find("Io(") {
                 assert!(codes.iter().any(|code| *code == line[at..]), "{line}");
             } else {

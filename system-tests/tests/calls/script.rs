@@ -101,6 +101,10 @@ pub fn run_if_child() {
             trace::begin();
             cycle(path, durability);
         }
+        "laps" => {
+            trace::begin();
+            laps(path, durability);
+        }
         "overflow" => {
             trace::begin();
             overflow(path, durability);
@@ -276,6 +280,23 @@ fn cycle(path: &Path, durability: &str) {
             None => {}
         }
     }
+    step("close", || rx.close());
+}
+
+/// Goes round a bounded ring twenty times.
+fn laps(path: &Path, durability: &str) {
+    let Some((tx, rx)) = open_step(|| open(path, durability)) else {
+        return;
+    };
+    for n in 0..60 {
+        send(&tx, LARGE + n % 50);
+        if let Ok(Some(delivery)) = receive(&rx, true) {
+            acknowledge(delivery);
+        }
+    }
+    step("sync sent", || tx.sync());
+    step("sync progress", || rx.sync());
+    drop(tx);
     step("close", || rx.close());
 }
 
