@@ -654,6 +654,11 @@ impl<F: Files<Memory: Medium>> Channel<F> {
                     let frame = ring.hand_out(position, state);
                     Some(Incoming::Message(self.held(&log, frame)))
                 }
+                // As in `Log::try_read`: all that was left is acknowledged, so the file may be gone already.
+                Item::Damage { .. } if log.is_drained() => {
+                    reading.backlog = None;
+                    return None;
+                }
                 Item::Damage { position } => {
                     ring.hold_back(position);
                     read_raw(&log, position, end, &mut reading.payload);

@@ -372,7 +372,7 @@ fn fill_and_publish(
     let early = planted!("name_before_content") && publish(temporary, path)?;
     without_copy_on_write(raw);
     // Before anything is written: what does not fit is known at once.
-    let allocated = allocate(raw, planted!("sparse_file", 0, len))?;
+    let allocated = allocate(raw, 0..planted!("sparse_file", 0, len))?;
     if fill != Fill::Allocated || !allocated {
         write_zeros(raw, planted!("sparse_file", len, 0), len, fill)?;
     }
@@ -387,14 +387,15 @@ fn fill_and_publish(
     Ok(true)
 }
 
-/// Reserves blocks for the first `len` bytes; `false` if the file system cannot.
-fn allocate(file: &File, len: u64) -> io::Result<bool> {
+/// Reserves blocks for a part of a file; `false` if the file system cannot.
+fn allocate(file: &File, part: Range<u64>) -> io::Result<bool> {
     use rustix::fs::{FallocateFlags, fallocate};
-    if len == 0 {
+    if part.is_empty() {
         return Ok(false);
     }
+    let (at, len) = (part.start, part.end - part.start);
     loop {
-        return match fallocate(file, FallocateFlags::empty(), 0, len) {
+        return match fallocate(file, FallocateFlags::empty(), at, len) {
             Ok(()) => Ok(true),
             Err(Errno::INTR) => continue,
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
@@ -475,14 +476,18 @@ pub(crate) fn allocate_all(file: &LockedFile, len: u64) -> io::Result<()> {
     for part in extents::shared(file.as_file(), len)? {
         write_same(file.as_file(), part)?;
     }
-    if !allocate(file.as_file(), len)? {
-        fill_holes(file.as_file(), len, Fill::Allocated)?;
+    // Not more than is missing: a full XFS refuses to look at what is there.
+    for part in extents::missing(file.as_file(), len)? {
+        if !allocate(file.as_file(), part)? {
+            return fill_holes(file.as_file(), len, Fill::Allocated);
+        }
     }
     Ok(())
 }
 
-/// Removes a file, and gives its space back even if somebody still has it mapped.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+/// Removes a file, and gives its space back even if somebody still has it mapped; but for the first `keep` bytes, by
+/// which it is known if its name comes back: without a journal nothing orders the two.
+pub(crate) fn remove(path: &Path, keep: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     let file = open_options().open(path);
     std::fs::remove_file(path)?;
@@ -491,7 +496,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     {
         // Where this is refused the space comes back with the last of its users.
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&file, flags, 0, meta.len().max(1)).ok();
+        fallocate(&file, flags, keep, meta.len().saturating_sub(keep).max(1)).ok();
     }
     Ok(())
 }

@@ -5,9 +5,9 @@
 mod support;
 
 use std::path::Path;
-use support::{find, flush, patch, watchdog};
+use support::{HEADER, RING, find, flush, patch, watchdog};
 use walchan::{
-    Corrupt, DamageCause, Delivery, MessageId, Receiver, RecvError, Sender, TryRecvError,
+    Corrupt, DamageCause, Delivery, MessageId, Options, Receiver, RecvError, Sender, TryRecvError,
     TrySendError,
 };
 
@@ -263,7 +263,11 @@ fn settled_damage_gives_its_space_back() {
     let path = dir.path().join("q");
     make(&path);
     flip(&path, TEXTS[0], 1);
-    let (tx, rx) = open(&path);
+    let options = Options {
+        max_bytes: Some(HEADER as u64 + RING),
+        ..flush()
+    };
+    let (tx, rx) = walchan::channel_with_options::<String>(&path, options).unwrap();
     let c = corrupt(rx.recv());
     assert_eq!(rx.try_iter().count(), 4);
     // The ring is as good as empty, but for the first place in it.

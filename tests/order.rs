@@ -4,8 +4,8 @@
 mod support;
 
 use std::thread;
-use support::{PAYLOAD_MAX, RING, Random, every_durability, flush, watchdog, with};
-use walchan::{Delivery, RecvError, SendErrorKind, TryRecvError, TrySendError};
+use support::{HEADER, PAYLOAD_MAX, RING, Random, every_durability, flush, watchdog, with};
+use walchan::{Delivery, Options, RecvError, SendErrorKind, TryRecvError, TrySendError};
 
 #[test]
 fn each_of_many_producers_is_received_in_its_order() {
@@ -58,7 +58,8 @@ fn text(len: u64, seed: u64) -> String {
 fn the_largest_message_passes_at_every_offset_of_the_ring() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
-    let (tx, rx) = walchan::channel_with_options::<String>(dir.path().join("q"), flush()).unwrap();
+    let (tx, rx) =
+        walchan::sync_channel_with_options::<String>(dir.path().join("q"), 64, flush()).unwrap();
     let largest = "L".repeat((PAYLOAD_MAX - 8) as usize);
     let fill = "f".repeat(largest.len());
     let mut tail = 0;
@@ -186,7 +187,12 @@ fn the_largest_size_is_exact_and_more_fails_at_once() {
     assert_eq!(e.into_inner(), over);
     assert_eq!(rx.recv().unwrap(), fits);
     drop((tx, rx));
-    let (tx, rx) = walchan::channel_with_options::<String>(dir.path().join("q"), flush()).unwrap();
+    // One without a bound that may have no other file.
+    let options = Options {
+        max_bytes: Some(HEADER as u64 + RING),
+        ..flush()
+    };
+    let (tx, rx) = walchan::channel_with_options::<String>(dir.path().join("q"), options).unwrap();
     assert_eq!(tx.send(over).unwrap_err().kind, too_large);
     assert_eq!(*rx.recv().unwrap(), "x");
     assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));

@@ -202,6 +202,7 @@ fn max_bytes_ends_growth_with_an_error_of_its_own_until_there_is_room() {
         assert!(next - first > 300, "{} were sent", next - first);
         expect(&rx, first..next);
         first = next;
+        wait_for_ring_alone(&path);
         // The keeper gives the space back in its own time.
         let start = Instant::now();
         while let Err(error) = tx.send(message(next)) {
@@ -332,4 +333,61 @@ fn files_of_others_with_such_names_stay_as_they_are() {
     expect(&rx, 0..10);
     assert_eq!(std::fs::read(dir.path().join("q.1")).unwrap(), b"mine");
     drop((tx, rx));
+}
+
+/// Where it could not be removed, or a power cut brought it back.
+#[test]
+fn an_unused_file_that_is_there_again_behind_the_return_does_no_harm() {
+    let _dog = watchdog();
+    for durability in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        let other = dir.path().join("q.1");
+        let (tx, rx) = open(&path, with(durability));
+        // So much that the next file is made ahead of need, and not yet used.
+        let mut sent = 0;
+        while !other.exists() {
+            tx.send(message(sent)).unwrap();
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let unused = std::fs::read(&other).unwrap();
+        send_all(&tx, sent..400);
+        expect(&rx, 0..400);
+        wait_for_ring_alone(&path);
+        send_all(&tx, 400..410);
+        drop((tx, rx));
+        std::fs::write(&other, unused).unwrap();
+        let (tx, rx) = open(&path, with(durability));
+        send_all(&tx, 410..420);
+        expect(&rx, 400..420);
+        drop((tx, rx));
+        assert_eq!(names(&path).len(), 1);
+    }
+}
+
+/// The keeper may remove the file while the receiver comes to it.
+#[test]
+fn a_last_file_without_messages_is_no_damage_to_who_comes_to_it() {
+    let _dog = watchdog();
+    for round in 0..60 {
+        let dir = support::quick_dir();
+        let path = dir.path().join("q");
+        let mode = MODES[round % 3];
+        let (tx, rx) = open(&path, with(mode));
+        (0..12).for_each(|n| tx.send(vec![n; 16_000]).unwrap());
+        let first = rx.recv().unwrap();
+        (1..12).for_each(|n| assert_eq!(rx.recv().unwrap()[0], n));
+        Delivery::leave(first);
+        drop((tx, rx));
+        for kept in [1, 0] {
+            let (tx, rx) = open(&path, with(mode));
+            assert_eq!(rx.recovery().kept(), kept);
+            drop(tx);
+            (0..kept).for_each(|_| assert_eq!(rx.recv().unwrap()[0], 0));
+            assert_eq!(rx.recv().unwrap_err(), RecvError::Disconnected);
+            rx.close().unwrap();
+        }
+        assert_eq!(names(&path).len(), 1);
+    }
 }

@@ -2,7 +2,6 @@
 
 use super::drain::Drain;
 use super::oracle::{Crash, Expected, Found, Oracle};
-use super::places::Shape;
 use super::program::{Left, Lived, Program};
 use super::*;
 use crate::memory::simulated::{Choice, Film};

@@ -25,18 +25,6 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// A ring, and overflow files of one size.
-    pub(super) fn new(ring: u64, overflow: u64) -> Self {
-        Shape {
-            ring,
-            capacity_min: overflow,
-            capacity_max: overflow,
-            bytes_max: None,
-            places: 8,
-            place_max: ring.max(4 * overflow),
-        }
-    }
-
     pub(super) fn growth(&self) -> Growth {
         Growth {
             ring_capacity: self.ring,

@@ -5,7 +5,6 @@ use super::oracle::{Oracle, Sent};
 use super::*;
 use crate::channel::Held;
 use crate::durability::Log;
-use crate::memory::simulated::Part;
 use crate::ring::SetAside;
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Which blocks of a file belong to another one, too.
+//! Which blocks a file has, and which of them belong to another one, too.
 
 use rustix::ioctl::{Opcode, Updater, ioctl};
 use std::fs::File;
@@ -38,9 +38,14 @@ const SHARED: u32 = 0x2000;
 
 const _: () = assert!(size_of::<Extent>() == 56 && size_of::<Map>() == 32 + 56 * EXTENTS);
 
-/// The parts of the first `len` bytes of a file whose blocks are shared with another file. None where the file system
-/// does not tell.
-pub(crate) fn shared(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
+/// A part of a file that has blocks.
+struct Part {
+    range: Range<u64>,
+    is_shared: bool,
+}
+
+/// The parts of the first `len` bytes of a file that have blocks, in order. `None` where the file system does not tell.
+fn parts(file: &File, len: u64) -> io::Result<Option<Vec<Part>>> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < len {
@@ -58,15 +63,16 @@ pub(crate) fn shared(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
         let asked = unsafe { ioctl(file, Updater::<FIEMAP, Map>::new(&mut map)) };
         match asked {
             Ok(()) => {}
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOTTY) => break,
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOTTY) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
         let told = (map.mapped_extents as usize).min(EXTENTS);
         for extent in &map.extents[..told] {
-            if extent.flags & SHARED != 0 {
-                let end = extent.logical.saturating_add(extent.length).min(len);
-                found.push(extent.logical..end);
-            }
+            let end = extent.logical.saturating_add(extent.length).min(len);
+            found.push(Part {
+                range: extent.logical..end,
+                is_shared: extent.flags & SHARED != 0,
+            });
         }
         match map.extents[..told].last() {
             // Never the same place twice, whatever it says.
@@ -76,5 +82,29 @@ pub(crate) fn shared(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
             _ => break,
         }
     }
-    Ok(found)
+    Ok(Some(found))
+}
+
+/// The parts of the first `len` bytes of a file whose blocks are shared with another file. None where the file system
+/// does not tell.
+pub(crate) fn shared(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
+    let parts = parts(file, len)?.unwrap_or_default().into_iter();
+    let shared = parts.filter(|part| part.is_shared);
+    Ok(shared.map(|part| part.range).collect())
+}
+
+/// Those that have no blocks; all of them where the file system does not tell.
+pub(crate) fn missing(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
+    let mut missing = Vec::new();
+    let mut at = 0;
+    for part in parts(file, len)?.unwrap_or_default() {
+        if part.range.start > at {
+            missing.push(at..part.range.start);
+        }
+        at = at.max(part.range.end);
+    }
+    if at < len {
+        missing.push(at..len);
+    }
+    Ok(missing)
 }

@@ -119,6 +119,9 @@ impl<F: Files> Chain<F> {
             if ring.tail() - ring.head() < ring.capacity() / 4 * 3 {
                 return;
             }
+        } else if !log.is_nearly_full() {
+            // A sender came first, and this is the file that it made.
+            return;
         }
         self.grow(&log, 0).ok();
     }
@@ -210,8 +213,9 @@ impl<F: Files> Chain<F> {
         };
         let ring_is_free = {
             let state = self.state.lock();
-            if let Some(kind) = state.broken {
-                return Err(SendFailure::Io(kind.into()));
+            if let Some((code, kind)) = state.broken {
+                let error = code.map_or_else(|| kind.into(), io::Error::from_raw_os_error);
+                return Err(SendFailure::Io(error));
             }
             state.ring_is_free
         };
@@ -259,7 +263,7 @@ impl<F: Files> Chain<F> {
     fn not_made(&self, number: u64, error: io::Error) -> SendFailure {
         let gone = self.files.unmake(number);
         if gone.is_err() {
-            self.state.lock().broken = Some(error.kind());
+            self.state.lock().broken = Some((error.raw_os_error(), error.kind()));
         }
         SendFailure::Io(error)
     }

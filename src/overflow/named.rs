@@ -8,6 +8,8 @@ use crate::memory::Medium;
 use crate::memory::mapped::Mapped;
 use crate::planted::planted;
 use crate::sync::Arc;
+use rustix::fs::Dir;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -42,9 +44,11 @@ impl Named {
         let mut prefix = name.as_encoded_bytes().to_vec();
         prefix.push(b'.');
         let mut suffixes = Vec::new();
-        for entry in std::fs::read_dir(file::directory(&self.path))? {
-            let name = entry?.file_name();
-            let suffix = name.as_encoded_bytes().strip_prefix(&prefix[..]);
+        // Not that of the standard library, which panics when the directory cannot be closed.
+        let directory = File::open(file::directory(&self.path))?;
+        for entry in Dir::new(directory)? {
+            let entry = entry?;
+            let suffix = entry.file_name().to_bytes().strip_prefix(&prefix[..]);
             if let Some(Ok(suffix)) = suffix.map(std::str::from_utf8) {
                 suffixes.push(suffix.to_owned());
             }
@@ -114,7 +118,7 @@ impl Directory for Named {
     }
 
     fn remove(&self, number: u64) -> io::Result<()> {
-        file::remove(&path_of(&self.path, number))
+        file::remove(&path_of(&self.path, number), HEADER_LEN)
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {

@@ -24,12 +24,10 @@ impl Member {
         self.identity.number
     }
 
-    /// Everything in it is acknowledged, and no more comes.
+    /// Everything in it is acknowledged, no more comes, and another file follows. The head alone does not tell the last: it
+    /// reaches the end of a full file before anything is linked behind it.
     fn is_drained(&self) -> bool {
-        match self.identity.end() {
-            Some(end) => self.checkpoint.head == end,
-            None => self.checkpoint.sealed && self.checkpoint.head == self.checkpoint.tail,
-        }
+        self.checkpoint.sealed && self.checkpoint.head == self.checkpoint.tail
     }
 
     fn is_complete(&self) -> bool {
@@ -224,7 +222,15 @@ impl<D: Directory> Disk<D> {
             && before.number() == plan.last_number
         {
             let index = plan.members.len() - 2;
-            if self.judge(&plan.members, index)?.is_unused() {
+            // As if nothing came behind it: what is sealed is never unused.
+            let medium = self.directory.look(before.number())?;
+            let bounds = Bounds {
+                end: before.identity.end(),
+                sealed: false,
+            };
+            let judged = recovery::judge(&*medium, before.identity.capacity, bounds)?;
+            drop(medium);
+            if judged.is_unused() {
                 plan.leave_out(index);
             }
         }

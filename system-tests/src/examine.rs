@@ -6,14 +6,14 @@
 use crate::oracle::{Cut, Found, Oracle};
 use crate::random::Random;
 use crate::volume::{Frozen, Host, Kind};
-use crate::workload::{Life, Numbered};
+use crate::workload::{Life, Numbered, Sent, Tx};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use walchan::{Delivery, Receiver, SyncSender};
+use walchan::{Delivery, Receiver};
 
 /// The longest that one cut, or one life, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -164,7 +164,7 @@ impl Examiner {
         });
         let (opened, elapsed) = opened;
         self.opening_micros[usize::from(!exists)] = elapsed.as_micros() as u64;
-        let found = self.drain(opened?, exists, oracle)?;
+        let found = self.drain(opened?, &path, exists, oracle)?;
         self.count.promises += oracle.check(cut, &found)?;
         drop(copy);
 
@@ -176,7 +176,7 @@ impl Examiner {
         }
         let there = path.exists();
         let opened = Opened::new(&path, life, life.mix.durability(&mut self.random))?;
-        let second = self.drain(opened, there, oracle)?;
+        let second = self.drain(opened, &path, there, oracle)?;
         if second != found {
             return Err(format!(
                 "a second cut changed what is found: {found:?}, now {second:?}"
@@ -189,6 +189,7 @@ impl Examiner {
     fn drain(
         &mut self,
         opened: Opened,
+        path: &Path,
         existed: bool,
         oracle: &mut Oracle,
     ) -> Result<Vec<Found>, String> {
@@ -221,8 +222,15 @@ impl Examiner {
         self.count.messages += found.len() as u64;
         self.names += 1;
         let key = (u64::MAX, self.names);
-        tx.send(Numbered::new(key.0, key.1))
-            .map_err(|e| format!("a new message: {e}"))?;
+        // Of a channel that was full, the keeper gives the space back in its own time.
+        let start = Instant::now();
+        loop {
+            match tx.send(Numbered::new(key.0, key.1)) {
+                Ok(Sent::Yes) => break,
+                Ok(Sent::Refused) if start.elapsed() < Duration::from_secs(20) => {}
+                other => return Err(format!("a new message: {other:?}")),
+            }
+        }
         // Or the error at which the loop above stopped.
         let d = rx.recv().map_err(|e| format!("a new message: {e}"))?;
         if *d != Numbered::new(key.0, key.1) {
@@ -234,6 +242,12 @@ impl Examiner {
         oracle.given(Delivery::id(&d), key)?;
         drop((d, tx));
         rx.close().map_err(|e| format!("close: {e}"))?;
+        // Nothing is left of what overflowed.
+        let names = fs::read_dir(path.parent().unwrap()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        if names.len() != 1 {
+            return Err(format!("after a full drain: {names:?}"));
+        }
         Ok(found)
     }
 
@@ -246,7 +260,7 @@ impl Examiner {
     fn open_killed(&mut self, life: &Life, oracle: &mut Oracle) -> Result<(), String> {
         let existed = life.path.exists();
         let opened = Opened::new(&life.path, life, life.durability)?;
-        let found = self.drain(opened, existed, oracle)?;
+        let found = self.drain(opened, &life.path, existed, oracle)?;
         self.count.promises += oracle.check_killed(&found)?;
         Ok(())
     }
@@ -280,7 +294,7 @@ impl Examiner {
 
 /// Both halves of a channel in this process.
 struct Opened {
-    tx: SyncSender<Numbered>,
+    tx: Tx,
     rx: Receiver<Numbered>,
 }
 
@@ -290,7 +304,7 @@ impl Opened {
             durability,
             ..life.options()
         };
-        let opened = walchan::sync_channel_with_options(path, 10_000, options);
+        let opened = life.open(path, 10_000, options);
         let (tx, rx) = opened.map_err(|e| format!("open: {e}"))?;
         Ok(Opened { tx, rx })
     }

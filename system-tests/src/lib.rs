@@ -9,6 +9,7 @@
 pub mod child;
 pub mod device;
 pub mod examine;
+pub mod full;
 pub mod lossy;
 pub mod neighbour;
 pub mod oracle;

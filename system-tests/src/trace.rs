@@ -289,6 +289,7 @@ const NAMES: &[(i64, &str, About)] = &[
     (libc::SYS_pwrite64, "pwrite64", About::Descriptor),
     (libc::SYS_lseek, "lseek", About::Descriptor),
     (libc::SYS_ftruncate, "ftruncate", About::Descriptor),
+    (libc::SYS_getdents64, "getdents64", About::Descriptor),
     (libc::SYS_fallocate, "fallocate", About::Descriptor),
     (libc::SYS_fsync, "fsync", About::Descriptor),
     (libc::SYS_fdatasync, "fdatasync", About::Descriptor),

@@ -16,7 +16,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 use walchan::{
-    Delivery, Durability, Options, Receiver, ReceiverOptions, SendTimeoutError, SyncSender,
+    Delivery, Durability, Error, Options, Receiver, ReceiverOptions, SendErrorKind,
+    SendTimeoutError, Sender, SyncSender,
 };
 
 pub const PRODUCERS: u64 = 4;
@@ -49,6 +50,51 @@ impl Numbered {
         }
     }
 }
+
+/// What came of a send that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Yes,
+    /// There was no room.
+    Refused,
+}
+
+/// A sender of either kind of channel.
+#[derive(Clone, Debug)]
+pub enum Tx {
+    Bounded(SyncSender<Numbered>),
+    Growing(Sender<Numbered>),
+}
+
+impl Tx {
+    pub fn send(&self, message: Numbered) -> Result<Sent, String> {
+        match self {
+            Tx::Bounded(tx) => match tx.send_timeout(message, Duration::from_millis(20)) {
+                Ok(()) => Ok(Sent::Yes),
+                Err(SendTimeoutError::Timeout(_)) => Ok(Sent::Refused),
+                Err(e) => Err(e.to_string()),
+            },
+            Tx::Growing(tx) => match tx.send(message) {
+                Ok(()) => Ok(Sent::Yes),
+                Err(e) if e.kind == SendErrorKind::Full => {
+                    thread::sleep(Duration::from_millis(1));
+                    Ok(Sent::Refused)
+                }
+                Err(e) => Err(e.to_string()),
+            },
+        }
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        match self {
+            Tx::Bounded(tx) => tx.sync(),
+            Tx::Growing(tx) => tx.sync(),
+        }
+    }
+}
+
+/// Bytes that a channel without a bound may have.
+const BYTES_MAX: u64 = 4 << 20;
 
 /// Which durabilities the lives of one file have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +135,8 @@ pub struct Life {
     pub number: u64,
     pub mix: Mix,
     pub durability: Durability,
+    /// The channel has no bound, and overflows.
+    pub grows: bool,
     ring_bytes: u64,
     bound: usize,
     receiver: ReceiverOptions,
@@ -107,7 +155,10 @@ pub struct Life {
 impl Life {
     pub fn new(path: &Path, seed: u64, number: u64, mix: Mix) -> Life {
         let ring_bytes = [64 << 10, 64 << 10, 256 << 10, 1 << 20];
-        let ring_bytes = ring_bytes[Random::new(seed).below(4) as usize];
+        let mut of_file = Random::new(seed);
+        let ring_bytes = ring_bytes[of_file.below(4) as usize];
+        let grows = of_file.below(2) == 0;
+        let ring_bytes = if grows { 64 << 10 } else { ring_bytes };
         let mut random = Random::new(seed.wrapping_add(number + 1));
         Life {
             path: path.to_owned(),
@@ -115,6 +166,7 @@ impl Life {
             number,
             mix,
             durability: mix.durability(&mut random),
+            grows,
             ring_bytes,
             bound: [40, 10_000][random.below(2) as usize],
             receiver: ReceiverOptions {
@@ -134,8 +186,24 @@ impl Life {
         Options {
             durability: self.durability,
             ring_bytes: Some(self.ring_bytes),
+            max_bytes: self.grows.then_some(BYTES_MAX),
             ..Options::default()
         }
+    }
+
+    /// Opens the channel of this life at a path, or makes it.
+    pub fn open(
+        &self,
+        path: &Path,
+        bound: usize,
+        options: Options,
+    ) -> Result<(Tx, Receiver<Numbered>), Error> {
+        if self.grows {
+            let (tx, rx) = walchan::channel_with_options(path, options)?;
+            return Ok((Tx::Growing(tx), rx));
+        }
+        let (tx, rx) = walchan::sync_channel_with_options(path, bound, options)?;
+        Ok((Tx::Bounded(tx), rx))
     }
 
     /// For the process that is to live it.
@@ -169,7 +237,7 @@ impl Life {
                 reports.say(format_args!("opening every {max_ops}"));
             }
         }
-        let opened = walchan::sync_channel_with_options(&self.path, self.bound, self.options());
+        let opened = self.open(&self.path, self.bound, self.options());
         let (tx, rx) = match opened {
             Ok(opened) => opened,
             Err(e) => return reports.say(format_args!("bad open: {e}")),
@@ -210,7 +278,7 @@ impl Life {
         }
     }
 
-    fn produce(&self, p: u64, tx: &SyncSender<Numbered>, reports: &Reports, stop: &AtomicBool) {
+    fn produce(&self, p: u64, tx: &Tx, reports: &Reports, stop: &AtomicBool) {
         let mut random = self.random(p);
         let producer = self.number * PRODUCERS + p;
         for number in 0.. {
@@ -219,9 +287,9 @@ impl Life {
             }
             let message = Numbered::new(producer, number);
             reports.say(format_args!("sending {producer} {number}"));
-            match tx.send_timeout(message, Duration::from_millis(20)) {
-                Ok(()) => reports.say(format_args!("sent {producer} {number}")),
-                Err(SendTimeoutError::Timeout(_)) => {
+            match tx.send(message) {
+                Ok(Sent::Yes) => reports.say(format_args!("sent {producer} {number}")),
+                Ok(Sent::Refused) => {
                     reports.say(format_args!("refused {producer} {number}"));
                     continue;
                 }
@@ -313,10 +381,20 @@ impl Life {
     fn write_back(&self, header_one_in: u64, stop: &AtomicBool) {
         const PAGE: u64 = 4096;
         const HEADER_PAGES: u64 = 19;
-        let file = File::open(&self.path).unwrap();
-        let pages = file.metadata().unwrap().len() / PAGE;
+        let mut file = File::open(&self.path).unwrap();
+        let mut pages = file.metadata().unwrap().len() / PAGE;
         let mut random = self.random(200);
         while !stop.load(Ordering::Relaxed) {
+            if self.grows && random.below(8) == 0 {
+                // Another one of its files; one that is being made, or is gone meanwhile, is as good as any.
+                let beside = std::fs::read_dir(self.path.parent().unwrap()).unwrap();
+                let paths: Vec<_> = beside.filter_map(|e| Some(e.ok()?.path())).collect();
+                let path = &paths[random.below(paths.len() as u64) as usize];
+                if let Ok(other) = File::open(path) {
+                    file = other;
+                    pages = (file.metadata().unwrap().len() / PAGE).max(HEADER_PAGES + 1);
+                }
+            }
             let page = if random.below(header_one_in) == 0 {
                 random.below(HEADER_PAGES)
             } else {

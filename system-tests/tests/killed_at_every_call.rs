@@ -47,9 +47,10 @@ impl Kill<'_> {
     }
 }
 
-/// Kills at every call of every thread, until a process gets through unharmed.
+/// Kills at every call of every thread, or at some of many, until a process gets through unharmed.
 fn sweep(test: &str, script: &str, durability: &str, links: bool) {
     let bytes = (script == "recover").then(|| prepared(test, durability));
+    let mut random = Random::new(1);
     let mut kills = 0;
     for thread in 0.. {
         let mut kill = Kill {
@@ -66,10 +67,7 @@ fn sweep(test: &str, script: &str, durability: &str, links: bool) {
                 kill.nth
             ));
             let place = Place::new(bytes.as_deref());
-            let mut oracle = match &bytes {
-                Some(_) => Oracle::of_prepared(),
-                None => Oracle::default(),
-            };
+            let mut oracle = Oracle::of_script(script);
             let ended = kill.run(&place, &mut oracle);
             oracle.check(&place.path(), durability);
             if !ended.was_killed() {
@@ -77,6 +75,9 @@ fn sweep(test: &str, script: &str, durability: &str, links: bool) {
             }
             kills += 1;
             kill.nth += 1;
+            if script == "overflow" && !all() {
+                kill.nth += random.below(16) as usize;
+            }
         }
         if kill.nth == 1 {
             // There is no such thread.
@@ -84,7 +85,8 @@ fn sweep(test: &str, script: &str, durability: &str, links: bool) {
         }
     }
     println!("KILLED {kills} processes: {script}, {durability}");
-    assert!(kills > 100);
+    let least = if script == "overflow" { 50 } else { 100 };
+    assert!(kills > least, "only {kills}");
 }
 
 #[test]
@@ -106,6 +108,27 @@ fn a_life_without_syncs_is_killed_at_every_call() {
     run_if_child();
     let test = "a_life_without_syncs_is_killed_at_every_call";
     sweep(test, "cycle", "flush", false);
+}
+
+#[test]
+fn an_overflow_with_a_sync_for_each_send_is_killed_at_every_call() {
+    run_if_child();
+    let test = "an_overflow_with_a_sync_for_each_send_is_killed_at_every_call";
+    sweep(test, "overflow", "send", false);
+}
+
+#[test]
+fn an_overflow_with_background_syncs_is_killed_at_every_call() {
+    run_if_child();
+    let test = "an_overflow_with_background_syncs_is_killed_at_every_call";
+    sweep(test, "overflow", "every", false);
+}
+
+#[test]
+fn an_overflow_without_syncs_is_killed_at_every_call() {
+    run_if_child();
+    let test = "an_overflow_without_syncs_is_killed_at_every_call";
+    sweep(test, "overflow", "flush", false);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! What a process does that is to be killed, and what it reports.
+#![allow(clippy::disallowed_types)] // its own counters
 
 use crate::support::{Random, with};
 use serde::{Deserialize, Serialize};
@@ -6,11 +7,13 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use walchan::{
-    Delivery, Durability, Error, Options, Receiver, RecvError, SyncSender, TryRecvError,
+    Delivery, Durability, Error, Options, Receiver, RecvError, SendError, SendErrorKind, Sender,
+    SyncSender, TryRecvError,
 };
 
 pub const PRODUCERS: u64 = 4;
@@ -42,6 +45,12 @@ impl Numbered {
         Self::with_filler(producer, number, len)
     }
 
+    /// For a channel that overflows: a few dozen of them fill its ring.
+    pub fn large(producer: u64, number: u64) -> Self {
+        let len = Random::new(producer << 20 | number).below(3_000);
+        Self::with_filler(producer, number, len)
+    }
+
     fn with_filler(producer: u64, number: u64, len: u64) -> Self {
         let letter = char::from(b'a' + (number % 26) as u8);
         Numbered {
@@ -53,11 +62,34 @@ impl Numbered {
 
     pub fn is_whole(&self) -> bool {
         let (producer, number) = (self.producer, self.number);
-        *self == Self::new(producer, number) || *self == Self::small(producer, number)
+        [Self::new, Self::small, Self::large]
+            .iter()
+            .any(|made| *self == made(producer, number))
     }
 }
 
-pub type Ends = (SyncSender<Numbered>, Receiver<Numbered>);
+/// A sender of either kind of channel.
+#[derive(Clone, Debug)]
+pub enum Tx {
+    Bounded(SyncSender<Numbered>),
+    Growing(Sender<Numbered>),
+}
+
+impl Tx {
+    pub fn send(&self, message: Numbered) -> Result<(), SendError<Numbered>> {
+        match self {
+            Tx::Bounded(tx) => tx.send(message),
+            Tx::Growing(tx) => tx.send(message),
+        }
+    }
+}
+
+pub type Ends = (Tx, Receiver<Numbered>);
+
+/// Bytes that a channel which overflows may have.
+pub const BYTES_MAX: u64 = 1 << 20;
+/// Bytes that one which is to be recovered may have.
+const BACKLOG_BYTES_MAX: u64 = 32 << 20;
 
 /// What a process is told.
 #[derive(Clone, Debug)]
@@ -95,6 +127,20 @@ impl Role {
                 max_delay: Duration::from_millis(1),
             },
         };
+        if self.overflows() {
+            // Small where a receiver makes room all the time.
+            let is_small = self.script == "overflow";
+            let options = Options {
+                max_bytes: Some(if is_small {
+                    BYTES_MAX
+                } else {
+                    BACKLOG_BYTES_MAX
+                }),
+                ..with(durability)
+            };
+            let (tx, rx) = walchan::channel_with_options(&self.path, options)?;
+            return Ok((Tx::Growing(tx), rx));
+        }
         let (bound, options) = if self.script.starts_with("backlog") {
             // The bound only says how large the ring is.
             let options = Options {
@@ -105,7 +151,13 @@ impl Role {
         } else {
             (BOUND, with(durability))
         };
-        walchan::sync_channel_with_options(&self.path, bound, options)
+        let (tx, rx) = walchan::sync_channel_with_options(&self.path, bound, options)?;
+        Ok((Tx::Bounded(tx), rx))
+    }
+
+    /// The channel has no bound, and a small ring.
+    pub fn overflows(&self) -> bool {
+        self.script.starts_with("overflow")
     }
 
     /// Lives until it is killed.
@@ -117,10 +169,11 @@ impl Role {
         };
         let ended = match self.script.as_str() {
             "traffic" => life.traffic(),
-            "close" => life.close_again_and_again(false),
+            "overflow" => life.overflow(),
+            "close" | "overflow close" => life.close_again_and_again(false),
             "anew" => life.close_again_and_again(true),
-            "backlog fill" => life.fill(),
-            "backlog" => life.recover(),
+            "backlog fill" | "overflow backlog fill" => life.fill(),
+            "backlog" | "overflow backlog" => life.recover(),
             other => panic!("{other}"),
         };
         if let Err(bad) = ended {
@@ -163,13 +216,31 @@ impl Life {
     }
 
     /// Sends the numbers of one producer, until something is wrong.
-    fn produce(&self, tx: &SyncSender<Numbered>, producer: u64, numbers: std::ops::Range<u64>) {
+    fn produce(&self, tx: &Tx, producer: u64, numbers: std::ops::Range<u64>) {
         for number in numbers {
-            if let Err(e) = tx.send(Numbered::new(producer, number)) {
-                return self.say(format_args!("bad send {e}"));
+            if !self.send(tx, producer, number) {
+                return;
             }
-            self.say(format_args!("sent {producer} {number}"));
         }
+    }
+
+    /// Sends one; `false` if that failed, which is told.
+    fn send(&self, tx: &Tx, producer: u64, number: u64) -> bool {
+        let mut message = match tx {
+            Tx::Bounded(_) => Numbered::new(producer, number),
+            Tx::Growing(_) => Numbered::large(producer, number),
+        };
+        while let Err(e) = tx.send(message) {
+            if e.kind != SendErrorKind::Full || !self.role.overflows() {
+                self.say(format_args!("bad send {e}"));
+                return false;
+            }
+            // It is there again when the receiver has got on, and the keeper.
+            message = e.into_inner();
+            thread::yield_now();
+        }
+        self.say(format_args!("sent {producer} {number}"));
+        true
     }
 
     fn acknowledge(&self, delivery: Delivery<Numbered>) {
@@ -211,6 +282,17 @@ impl Life {
 
     /// Receives so many messages; both threads acknowledge. Some are left for the next life if `leave`.
     fn consume(&self, rx: &Receiver<Numbered>, count: u64, leave: bool) -> Result<(), String> {
+        self.consume_counted(rx, count, leave, &AtomicU64::new(u64::MAX))
+    }
+
+    /// The same; each that is received is taken off `behind`.
+    fn consume_counted(
+        &self,
+        rx: &Receiver<Numbered>,
+        count: u64,
+        leave: bool,
+        behind: &AtomicU64,
+    ) -> Result<(), String> {
         let mut random = Random::new(self.role.life);
         let (hand, handed) = mpsc::sync_channel(8);
         thread::scope(|scope| {
@@ -225,11 +307,20 @@ impl Life {
                         // A sender may wait for one of these.
                         held.drain(..)
                             .for_each(|delivery| self.acknowledge(delivery));
+                        if self.role.script == "overflow" {
+                            // Slow producers are to come far, too.
+                            let many = random.below(120);
+                            let end = Instant::now() + Duration::from_millis(random.below(20));
+                            while behind.load(Ordering::Relaxed) < many && Instant::now() < end {
+                                thread::yield_now();
+                            }
+                        }
                         rx.recv().map_err(|e| format!("recv {e}"))?
                     }
                     received => received.map_err(|e| format!("recv {e}"))?,
                 };
                 self.got(&delivery)?;
+                behind.fetch_sub(1, Ordering::Relaxed);
                 if random.below(2) == 0 {
                     hand.send(delivery).map_err(|_| "no other thread")?;
                 } else if leave && random.below(8) == 0 {
@@ -261,6 +352,39 @@ impl Life {
         })
     }
 
+    /// Sends and receives without end, and lets the channel overflow and return all the time: the producers rest
+    /// when many are behind, until few are.
+    fn overflow(&self) -> Result<(), String> {
+        let (tx, rx) = self.open()?;
+        let behind = AtomicU64::new(rx.recovery().kept());
+        thread::scope(|scope| {
+            for p in 0..PRODUCERS {
+                let tx = tx.clone();
+                let producer = self.role.life * PRODUCERS + p;
+                let behind = &behind;
+                scope.spawn(move || {
+                    let mut random = Random::new(producer);
+                    let mut number = 0;
+                    loop {
+                        let many = [30, 60, 200, 600][random.below(4) as usize];
+                        while behind.load(Ordering::Relaxed) < many {
+                            behind.fetch_add(1, Ordering::Relaxed);
+                            if !self.send(&tx, producer, number) {
+                                return;
+                            }
+                            number += 1;
+                        }
+                        let few = random.below(20);
+                        while behind.load(Ordering::Relaxed) > few {
+                            thread::yield_now();
+                        }
+                    }
+                });
+            }
+            self.consume_counted(&rx, u64::MAX, false, &behind)
+        })
+    }
+
     /// Opens, sends and receives a little, closes in order; then perhaps removes the file.
     fn close_again_and_again(&self, anew: bool) -> Result<(), String> {
         let mut random = Random::new(self.role.life);
@@ -269,9 +393,13 @@ impl Life {
             let (tx, rx) = self.open()?;
             let kept = rx.recovery().kept();
             // None of them ever waits for room.
+            let (most, room) = match self.role.overflows() {
+                true => (60, 400),
+                false => (9, BOUND as u64),
+            };
             let each = random
-                .below(9)
-                .min((BOUND as u64).saturating_sub(kept) / PRODUCERS);
+                .below(most)
+                .min(room.saturating_sub(kept) / PRODUCERS);
             let numbers = next..next + each;
             next += each;
             thread::scope(|scope| {

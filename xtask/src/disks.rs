@@ -20,6 +20,11 @@ pub fn run() -> Outcome {
             "full_disks",
             &[("WALCHAN_LAPS", "20000"), ("WALCHAN_SYNCED_LAPS", "1000")],
         ),
+        (
+            "disks that a channel fills",
+            "full_overflow",
+            &[("WALCHAN_FULL_ROUNDS", "10")],
+        ),
     ] {
         let line = format!("test --release -p system-tests --test {test} -- --nocapture");
         let mut command = cargo(&line);

@@ -5,7 +5,7 @@ use crate::run::{Outcome, Plan, cargo};
 /// Processes in all.
 const KILLS: u64 = 5_000;
 /// Tests that share them.
-const TESTS: u64 = 7;
+const TESTS: u64 = 12;
 
 pub fn run(args: &[&str]) -> Outcome {
     let number = |word: &str| {

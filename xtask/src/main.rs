@@ -6,6 +6,7 @@ mod cuts;
 mod disks;
 mod fuzz;
 mod images;
+mod instructions;
 mod kills;
 mod lint;
 mod orderings;
@@ -36,6 +37,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   kills [N [SEED]]  N processes are killed at random moments
   cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root
   disks             full disks, failing disks, and what a send writes, at full length; needs root
+  instructions      what a message costs in instructions; needs valgrind
   fuzz [N]          N executions of the fuzz targets; needs a nightly compiler and cargo-fuzz
   performance [--quick] [NAME..]
                     walchan beside its rivals: docs/performance-table.md and docs/pictures, or below target
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         ["sabotage", names @ ..] => sabotage::run(names),
         ["planted", names @ ..] => planted::run(names),
         ["calls"] => calls::run(),
+        ["instructions"] => instructions::run(),
         ["kills", args @ ..] => kills::run(args),
         ["cuts", args @ ..] => cuts::run(args),
         ["disks"] => disks::run(),

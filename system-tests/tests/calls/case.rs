@@ -15,8 +15,10 @@ pub const EINVAL: i32 = 22;
 pub const EMFILE: i32 = 24;
 pub const ENOSPC: i32 = 28;
 
+const MADV_POPULATE_WRITE: u64 = 23;
+
 /// The calls that fail here.
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 30] = [
     "openat",
     "close",
     "read",
@@ -26,6 +28,7 @@ const NAMES: [&str; 29] = [
     "lseek",
     "ftruncate",
     "fallocate",
+    "getdents64",
     "fsync",
     "fdatasync",
     "msync",
@@ -55,6 +58,7 @@ pub fn can_fail(call: &Call) -> bool {
     match call.name.as_str() {
         // What a thread of the standard library sets up for itself is not ours.
         "mmap" => call.target != "memory" && (call.thread == 0 || call.target != "a stack"),
+        "madvise" if call.args[2] == MADV_POPULATE_WRITE => true,
         "mprotect" | "munmap" | "madvise" => call.thread == 0,
         // It has been registered: see below.
         "membarrier" => true,
@@ -145,9 +149,11 @@ impl Case {
         self.check_errors(&said);
         self.check_poison(events, failed);
         self.check_nothing_half_made(&place.path());
-        let mut oracle = bytes.map_or_else(Oracle::default, |_| Oracle::of_prepared());
+        let mut oracle = Oracle::of_script(self.script);
         said.iter().for_each(|line| oracle.hear(line));
-        self.check_sync_again(events, &place.path());
+        if self.script != "overflow" {
+            self.check_sync_again(events, &place.path());
+        }
         oracle.check(&place.path(), self.durability);
         Some(self.outcome(events, failed))
     }
@@ -160,6 +166,11 @@ impl Case {
             codes.push(format!("Io({EAGAIN})"));
         }
         for line in said.iter().filter(|line| line.starts_with("= ")) {
+            // Of a directory that must not be read, nobody knows which files are in it.
+            let unknown = self.script == "overflow" && self.error == EACCES;
+            if unknown && line.starts_with("= open Corrupt") {
+                continue;
+            }
             if let Some(at) = line.find("Io(") {
                 assert!(codes.iter().any(|code| *code == line[at..]), "{line}");
             } else {

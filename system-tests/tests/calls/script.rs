@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 use system_tests::trace;
 use walchan::{
-    DamageCause, Delivery, Durability, Error, Options, Receiver, RecvError, SendErrorKind,
-    SyncSender, TryRecvError,
+    DamageCause, Delivery, Durability, Error, Options, Receiver, RecvError, SendError,
+    SendErrorKind, Sender, SyncSender, TryRecvError,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,9 +17,16 @@ pub struct Message {
     filler: String,
 }
 
+/// Messages from this number on, up to 90, are so large that three of them fill the ring.
+pub const LARGE: u64 = 40;
+
 impl Message {
     pub fn new(number: u64) -> Self {
-        let filler = format!("message {number};").repeat(1 + number as usize % 4 * 10);
+        let times = match number {
+            LARGE..90 => 1_500,
+            _ => 1 + number as usize % 4 * 10,
+        };
+        let filler = format!("message {number};").repeat(times);
         Message { number, filler }
     }
 
@@ -94,6 +101,14 @@ pub fn run_if_child() {
             trace::begin();
             cycle(path, durability);
         }
+        "laps" => {
+            trace::begin();
+            laps(path, durability);
+        }
+        "overflow" => {
+            trace::begin();
+            overflow(path, durability);
+        }
         "recover" => {
             trace::begin();
             recover(path, durability);
@@ -133,15 +148,30 @@ fn step<T>(what: &str, work: impl FnOnce() -> Result<T, Error>) -> Option<T> {
     result.ok()
 }
 
-type Ends = (SyncSender<Message>, Receiver<Message>);
+/// A sender of either kind of channel.
+pub trait Tx {
+    fn send(&self, message: Message) -> Result<(), SendError<Message>>;
+}
+
+impl Tx for SyncSender<Message> {
+    fn send(&self, message: Message) -> Result<(), SendError<Message>> {
+        SyncSender::send(self, message)
+    }
+}
+
+impl Tx for Sender<Message> {
+    fn send(&self, message: Message) -> Result<(), SendError<Message>> {
+        Sender::send(self, message)
+    }
+}
 
 /// Opens; a second time if that failed: then the same must still be possible.
-fn open_step(path: &Path, durability: &str) -> Option<Ends> {
-    let attempt = || step("open", || open(path, durability));
+fn open_step<T>(open: impl Fn() -> Result<T, Error>) -> Option<T> {
+    let attempt = || step("open", &open);
     attempt().or_else(attempt)
 }
 
-fn send(tx: &SyncSender<Message>, number: u64) {
+fn send(tx: &impl Tx, number: u64) {
     say(format_args!("> send {number}"));
     let outcome = match tx.send(Message::new(number)) {
         Ok(()) => "ok".to_owned(),
@@ -219,7 +249,7 @@ fn acknowledge(delivery: Delivery<Message>) {
 
 /// Creates, sends, receives, acknowledges out of order, syncs, closes, opens, drains, closes.
 fn cycle(path: &Path, durability: &str) {
-    if let Some((tx, rx)) = open_step(path, durability) {
+    if let Some((tx, rx)) = open_step(|| open(path, durability)) {
         (0..4).for_each(|number| send(&tx, number));
         let mut held: Vec<_> = (0..3)
             .filter_map(|_| receive(&rx, false).ok().flatten())
@@ -237,7 +267,7 @@ fn cycle(path: &Path, durability: &str) {
         drop(tx);
         step("close", || rx.close());
     }
-    let Some((tx, rx)) = open_step(path, durability) else {
+    let Some((tx, rx)) = open_step(|| open(path, durability)) else {
         return;
     };
     send(&tx, 6);
@@ -253,10 +283,83 @@ fn cycle(path: &Path, durability: &str) {
     step("close", || rx.close());
 }
 
+/// Goes round a bounded ring twenty times.
+fn laps(path: &Path, durability: &str) {
+    let Some((tx, rx)) = open_step(|| open(path, durability)) else {
+        return;
+    };
+    for n in 0..60 {
+        send(&tx, LARGE + n % 50);
+        if let Ok(Some(delivery)) = receive(&rx, true) {
+            acknowledge(delivery);
+        }
+    }
+    step("sync sent", || tx.sync());
+    step("sync progress", || rx.sync());
+    drop(tx);
+    step("close", || rx.close());
+}
+
+/// Opens a channel without a bound.
+pub fn open_unbounded(
+    path: &Path,
+    durability: &str,
+) -> Result<(Sender<Message>, Receiver<Message>), Error> {
+    walchan::channel_with_options(path, options(durability))
+}
+
+/// Overflows, drains, returns to the ring, overflows again, stops with a backlog in several files; opens that, sends
+/// more, drains.
+fn overflow(path: &Path, durability: &str) {
+    let open = || open_unbounded(path, durability);
+    // The keeper works meanwhile.
+    let rest = || std::thread::sleep(Duration::from_millis(2));
+    if let Some((tx, rx)) = open_step(open) {
+        (LARGE..LARGE + 9).for_each(|number| send(&tx, number));
+        rest();
+        let mut held = Vec::new();
+        for _ in 0..9 {
+            match receive(&rx, false) {
+                Ok(Some(delivery)) if held.len() < 2 => held.push(delivery),
+                Ok(Some(delivery)) => acknowledge(delivery),
+                Ok(None) => {}
+                Err(()) => break,
+            }
+        }
+        step("sync progress", || rx.sync());
+        held.into_iter().rev().for_each(acknowledge);
+        rest();
+        send(&tx, LARGE + 9);
+        rest();
+        (LARGE + 10..LARGE + 20).for_each(|number| send(&tx, number));
+        step("sync sent", || tx.sync());
+        for _ in 0..3 {
+            if let Ok(Some(delivery)) = receive(&rx, false) {
+                acknowledge(delivery);
+            }
+        }
+        drop(tx);
+        step("close", || rx.close());
+    }
+    let Some((tx, rx)) = open_step(open) else {
+        return;
+    };
+    (LARGE + 20..LARGE + 24).for_each(|number| send(&tx, number));
+    drop(tx);
+    while let Ok(received) = receive(&rx, true) {
+        match received {
+            Some(delivery) if delivery.number == LARGE + 15 => Delivery::leave(delivery),
+            Some(delivery) => acknowledge(delivery),
+            None => {}
+        }
+    }
+    step("close", || rx.close());
+}
+
 /// Opens what [`leave_behind`] left, twice.
 fn recover(path: &Path, durability: &str) {
     for life in 0..2 {
-        let Some((tx, rx)) = open_step(path, durability) else {
+        let Some((tx, rx)) = open_step(|| open(path, durability)) else {
             return;
         };
         send(&tx, 30 + life);

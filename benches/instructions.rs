@@ -1,0 +1,64 @@
+//! What a message costs in instructions: `cargo xtask instructions` runs this under callgrind, which counts the same whatever else
+//! the machine does.
+//!
+//! One thread sends `WALCHAN_COUNT` messages, and with `WALCHAN_KIND` ending in `-received` receives and acknowledges them, a hundred at a
+//! time; `FlushOnly`, one lap of the ring after the other. It stands for the instructions of the straight path. It says nothing of what
+//! two threads cost each other: cache lines that go to and fro, and waiting.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+use walchan::{Durability, Options, ReceiverOptions};
+
+fn options(ring_bytes: u64) -> Options {
+    Options {
+        durability: Durability::FlushOnly,
+        ring_bytes: Some(ring_bytes),
+        ..Options::default()
+    }
+}
+
+fn main() {
+    let count: u64 = std::env::var("WALCHAN_COUNT").map_or(1000, |count| count.parse().unwrap());
+    let kind = std::env::var("WALCHAN_KIND").unwrap_or_else(|_| "values-received".to_owned());
+    let (what, received) = match kind.strip_suffix("-received") {
+        Some(what) => (what, true),
+        None => (kind.as_str(), false),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("queue");
+    let options = options(64 << 20);
+    let late = ReceiverOptions {
+        commit_every: 64,
+        commit_max_delay: Duration::ZERO,
+    };
+    let bound = 1 << 20;
+    let mut sum = 0u64;
+    match what {
+        "values" => {
+            let channel = walchan::sync_channel_with_options::<[u64; 8]>(&path, bound, options);
+            let (tx, rx) = channel.unwrap();
+            let rx = rx.with_options(late);
+            for _ in 0..count / 100 {
+                (0..100).for_each(|n| tx.send([n; 8]).unwrap());
+                if received {
+                    (0..100).for_each(|_| sum += rx.recv().unwrap()[0]);
+                }
+            }
+        }
+        "bytes" => {
+            let channel = walchan::bytes_sync_channel_with_options(&path, bound, options);
+            let (tx, rx) = channel.unwrap();
+            let rx = rx.with_options(late);
+            let payload = [7; 64];
+            for _ in 0..count / 100 {
+                (0..100).for_each(|_| tx.send(&payload).unwrap());
+                if received {
+                    (0..100).for_each(|_| sum += u64::from(rx.recv().unwrap()[0]));
+                }
+            }
+        }
+        other => panic!("{other} is no kind"),
+    }
+    assert!(!received || sum > 0);
+}
