@@ -351,7 +351,11 @@ impl Expected<'_> {
             let parts = self.oracle.sent.iter().map(|s| s.part.offset);
             let seals = parts.collect::<BTreeSet<u64>>().len().saturating_sub(1) as u64;
             let steps = holes..=holes + torn + seals;
-            assert!(steps.contains(&found.stepped_over), "{found:?}, {what}");
+            assert!(
+                steps.contains(&found.stepped_over),
+                "{steps:?} not {}: {found:?}, {what}",
+                found.stepped_over
+            );
         }
         assert!(found.header_faults <= self.faults_max, "{what}");
         for position in &found.named {

@@ -178,6 +178,8 @@ impl Life<Chained> {
         rng: &mut Rng,
     ) -> Result<Self, Error> {
         let places = Places::on(&disk, shape);
+        // Whoever named the files may have been killed before this.
+        places.directory.sync()?;
         places.directory.remove_unnamed();
         let entropy = Mutex::new(Rng(rng.next()));
         let identity = recovery::read_identity(&places.directory.open(0)?)?;

@@ -77,12 +77,19 @@ impl Lives {
 
     /// The life that covers `position`; `None` below the oldest.
     pub(crate) fn at(&self, position: u64) -> Option<Life> {
+        self.span_at(position).map(|(life, _)| life)
+    }
+
+    /// The life that covers `position`, and where it ends: `u64::MAX` if it is the newest.
+    #[inline]
+    pub(crate) fn span_at(&self, position: u64) -> Option<(Life, u64)> {
         let newest = self.newest();
         if position >= newest.start {
-            return Some(newest);
+            return Some((newest, u64::MAX));
         }
         let behind = self.0.partition_point(|life| life.start <= position);
-        behind.checked_sub(1).map(|i| self.0[i])
+        let life = self.0[behind.checked_sub(1)?];
+        Some((life, self.0[behind].start))
     }
 
     /// Where the life that covers `position` ends; `None` if it is the newest.

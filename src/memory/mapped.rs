@@ -159,6 +159,21 @@ impl Medium for Mapped {
         self.file.as_file().write_all_at(bytes, offset)
     }
 
+    fn write_again(&self, offset: u64, len: u64) -> bool {
+        let bytes = self.map.len() as u64;
+        if offset > bytes || len > bytes - offset {
+            return false;
+        }
+        // As if something were stored in each page, but without a signal where that cannot be: the page is made ready to be
+        // stored in, and with that marked as changed, whole, and its content is not touched. A page that is marked
+        // already, and only such a one, may be ready before. Kernels that do not know it refuse.
+        let populate = memmap2::Advice::PopulateWrite;
+        let advised = self
+            .map
+            .advise_range(populate, offset as usize, len as usize);
+        advised.is_ok()
+    }
+
     fn sync_written(&self) -> io::Result<()> {
         self.file.sync_data()
     }

@@ -106,6 +106,12 @@ pub(crate) trait Medium {
     /// Writes all of `bytes`.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Has the next sync bring all of `[offset, offset + len)` to stable storage as it is, even what the system believes is
+    /// there already, and perhaps what is around it. `false` if that takes reading and writing it; then nothing is known.
+    fn write_again(&self, _offset: u64, _len: u64) -> bool {
+        false
+    }
+
     /// Returns when all that was written before is on stable storage.
     fn sync_written(&self) -> io::Result<()>;
 }

@@ -119,6 +119,9 @@ impl<F: Files> Chain<F> {
             if ring.tail() - ring.head() < ring.capacity() / 4 * 3 {
                 return;
             }
+        } else if !log.is_nearly_full() {
+            // A sender came first, and this is the file that it made.
+            return;
         }
         self.grow(&log, 0).ok();
     }
@@ -146,7 +149,11 @@ impl<F: Files> Chain<F> {
         let (number, born) = match linked {
             Ok(linked) => linked,
             Err(error) => {
-                log.thaw();
+                // Where a name may have stayed, recovery can still take its file for the next one: nothing goes beyond the
+                // end that it tells.
+                if self.state.lock().broken.is_none() {
+                    log.thaw();
+                }
                 return Err(error);
             }
         };
@@ -204,7 +211,14 @@ impl<F: Files> Chain<F> {
             capacity: growth.ring_capacity,
             ..*log.ring().layout()
         };
-        let ring_is_free = self.state.lock().ring_is_free;
+        let ring_is_free = {
+            let state = self.state.lock();
+            if let Some((code, kind)) = state.broken {
+                let error = code.map_or_else(|| kind.into(), io::Error::from_raw_os_error);
+                return Err(SendFailure::Io(error));
+            }
+            state.ring_is_free
+        };
         if ring_is_free && frame_len <= ring.frame_len_max() {
             let start = behind(growth.ring_capacity)?;
             let born = self.files.restart(start).inspect_err(|error| {
@@ -217,10 +231,6 @@ impl<F: Files> Chain<F> {
         }
         let (before, left, mut number) = {
             let state = self.state.lock();
-            if let Some((code, kind)) = state.broken {
-                let error = code.map_or_else(|| kind.into(), io::Error::from_raw_os_error);
-                return Err(SendFailure::Io(error));
-            }
             let before = match log.ring().layout().once {
                 true => log.ring().capacity(),
                 false => 0,

@@ -24,12 +24,10 @@ impl Member {
         self.identity.number
     }
 
-    /// Everything in it is acknowledged, and no more comes.
+    /// Everything in it is acknowledged, no more comes, and another file follows. The head alone does not tell the last: it
+    /// reaches the end of a full file before anything is linked behind it.
     fn is_drained(&self) -> bool {
-        match self.identity.end() {
-            Some(end) => self.checkpoint.head == end,
-            None => self.checkpoint.sealed && self.checkpoint.head == self.checkpoint.tail,
-        }
+        self.checkpoint.sealed && self.checkpoint.head == self.checkpoint.tail
     }
 
     fn is_complete(&self) -> bool {
@@ -43,6 +41,10 @@ struct Plan {
     members: Vec<Member>,
     /// Numbers of files that go: drained, or never used.
     gone: Vec<u64>,
+    /// Numbers and capacities of those that are drained, the ring included.
+    drained: Vec<(u64, u64)>,
+    /// The ring had begun anew in vain.
+    ring_is_unused: bool,
     /// The largest number that is taken.
     last_number: u64,
 }
@@ -84,6 +86,19 @@ impl<D: Directory> Disk<D> {
             });
         }
         self.judge_all(&mut plan, how.policy)?;
+        for (number, capacity) in &plan.drained {
+            // Whoever was killed, or met a failed sync, may have left it in the cache alone; the next one is no longer told
+            // by this one when it goes.
+            let file = self.directory.open(*number, HEADER_LEN + capacity)?;
+            recovery::write_checkpoints_again(&file)?;
+        }
+        if plan.ring_is_unused {
+            // Said once, for later the files around it may be gone.
+            let ring = self
+                .directory
+                .open(0, HEADER_LEN + self.identity.capacity)?;
+            recovery::retire_unused(&ring, self.identity.capacity)?;
+        }
         for number in &plan.gone {
             self.directory.remove(*number)?;
         }
@@ -126,10 +141,14 @@ impl<D: Directory> Disk<D> {
         let mut plan = Plan {
             members,
             gone: Vec::new(),
+            drained: Vec::new(),
+            ring_is_unused: false,
             last_number,
         };
         // C5: from the front alone. What lies behind one that is not drained tells where that one ends.
         while plan.members.len() > 1 && plan.members[0].is_drained() {
+            let identity = &plan.members[0].identity;
+            plan.drained.push((identity.number, identity.capacity));
             plan.leave_out(0);
         }
         Ok(plan)
@@ -146,14 +165,39 @@ impl<D: Directory> Disk<D> {
         recovery::judge(&*medium, member.identity.capacity, bounds)
     }
 
+    fn is_unused(&self, members: &[Member], index: usize) -> Result<bool, Error> {
+        let before = index.checked_sub(1).and_then(|i| members[i].identity.end());
+        let (Some(end), 0) = (before, members[index].number()) else {
+            return Ok(self.judge(members, index)?.is_unused());
+        };
+        // The ring behind another file has begun anew there, and was not used before its table said so.
+        let medium = self.directory.look(0)?;
+        let judged = recovery::judge(&*medium, self.identity.capacity, Bounds::default())?;
+        Ok(!judged.has_life_from(end) || judged.is_unused())
+    }
+
     /// Files that were linked ahead of need, and never used, are no part of the chain.
     fn leave_out_unused(&self, plan: &mut Plan) -> Result<(), Error> {
         if planted!("unused_file_kept") {
             return Ok(());
         }
+        // A ring that had begun anew in vain: what came then was too large for it, and went to a file that follows the
+        // one before.
+        if let Some(ring) = plan.members.iter().position(|m| m.number() == 0) {
+            let head = plan.members[ring].checkpoint.head;
+            let before = ring
+                .checked_sub(1)
+                .and_then(|i| plan.members[i].identity.end());
+            let follows = plan.members.get(ring + 1).map(|m| m.identity.follows);
+            if before.is_some_and(|end| end > head || follows == Some(end))
+                || follows.is_some_and(|follows| follows < head)
+            {
+                plan.leave_out(ring);
+            }
+        }
         while let [.., before, last] = &plan.members[..] {
             let index = plan.members.len() - 1;
-            if before.is_complete() || !self.judge(&plan.members, index)?.is_unused() {
+            if before.is_complete() || !self.is_unused(&plan.members, index)? {
                 break;
             }
             // What ends where it ends without being told was sealed: the next one is needed.
@@ -164,7 +208,7 @@ impl<D: Directory> Disk<D> {
                 sealed: false,
             };
             let judged = recovery::judge(&*medium, before.identity.capacity, bounds)?;
-            if judged.tail() == end {
+            if judged.tail() == end && last.number() > 0 {
                 break;
             }
             drop(medium);
@@ -314,6 +358,8 @@ impl Plan {
         // The ring stays where it is, free.
         if number > 0 {
             self.gone.push(number);
+        } else {
+            self.ring_is_unused = !self.drained.iter().any(|(number, _)| *number == 0);
         }
     }
 }

@@ -98,7 +98,9 @@ impl Backlog {
             window: &mut self.window,
             verified: 0,
         };
-        let Place::Valid { state, word1 } = scanner.place(position, stop, true)? else {
+        // Copied as it is verified: what the medium gives is looked at once.
+        let place = scanner.place_into(position, stop, true, Some(buffer))?;
+        let Place::Valid { state, word1 } = place else {
             // Up to the next place that looks like a frame, whole or not, or where a filler ends.
             let mut end = position + FRAME_ALIGN;
             let stop = stop.min(position + DAMAGE_LEN_MAX);
@@ -118,10 +120,6 @@ impl Backlog {
         };
         let mut item = Item::Filler;
         if word1.kind == Kind::Message && state != State::Acknowledged {
-            buffer.clear();
-            scanner.payload(position, u64::from(word1.len), |part| {
-                buffer.extend_from_slice(part)
-            })?;
             item = Item::Message { position, state };
         }
         self.at = position + word1.frame_len();

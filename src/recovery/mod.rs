@@ -228,6 +228,11 @@ impl Judged {
         self.findings.tail
     }
 
+    /// Whether a life of it has begun behind a position.
+    pub(crate) fn has_life_from(&self, position: u64) -> bool {
+        self.header.lives.newest().start >= position
+    }
+
     /// Whether nothing was ever claimed in it, as far as anybody can tell.
     pub(crate) fn is_unused(&self) -> bool {
         let findings = &self.findings;
@@ -271,7 +276,7 @@ pub(crate) fn recover(
     judged.repair(medium, entropy)
 }
 
-/// Lets a drained ring begin anew at `position`, behind all that was ever sent.
+/// Lets a drained ring begin anew at `position`, or behind it: where it began before, in vain, it does not go back.
 pub(crate) fn restart(
     medium: &dyn Medium,
     capacity: u64,
@@ -279,8 +284,32 @@ pub(crate) fn restart(
     entropy: Entropy<'_>,
 ) -> Result<Recovered, Error> {
     let header = read_header(medium, capacity)?;
+    let was = header.checkpoint.head.max(header.lives.newest().start);
+    let position = position.max(was.next_multiple_of(capacity));
     let findings = scan::Findings::empty_at(position);
     repair::restart(medium, header, findings, entropy)
+}
+
+/// Makes durable what the checkpoints of a file say, whatever the cache shows and the disk holds.
+pub(crate) fn write_checkpoints_again(medium: &dyn Medium) -> io::Result<()> {
+    for offset in CHECKPOINT_OFFSETS {
+        repair::write_header_again(medium, offset, PAGE_LEN)?;
+    }
+    medium.sync_written()
+}
+
+/// Makes a ring that had begun anew, and was not used, a drained one, durably.
+pub(crate) fn retire_unused(medium: &dyn Medium, capacity: u64) -> Result<(), Error> {
+    let header = read_header(medium, capacity)?;
+    let newest = header.checkpoint;
+    let checkpoint = Checkpoint {
+        clean: true,
+        sealed: true,
+        ..Checkpoint::at(newest.head, newest.generation + 1)
+    };
+    let page = CHECKPOINT_OFFSETS[1 - header.newest_page];
+    medium.write_at(page, &repair::page_of(&checkpoint))?;
+    Ok(medium.sync_written()?)
 }
 
 /// What the newest checkpoint of a file says.

@@ -27,7 +27,7 @@ use crate::memory::Medium;
 use crate::planted::planted;
 use std::io;
 
-/// Bytes written again at once.
+/// Bytes read and written again at once, where they are.
 const COPY_LEN: u64 = 256 * 1024;
 
 pub(super) fn repair(
@@ -180,7 +180,7 @@ fn write(
 }
 
 /// Writes a part of the header once more, as it is, if it can be read.
-fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<bool> {
+pub(super) fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<bool> {
     let mut bytes = vec![0; len as usize];
     match medium.read_at(offset, &mut bytes) {
         Ok(()) => medium.write_at(offset, &bytes).map(|()| true),
@@ -204,7 +204,7 @@ fn can_tear(medium: &dyn Medium, offset: u64, bytes: &[u8]) -> io::Result<bool> 
 }
 
 /// The whole page: what lies behind the checkpoint is zero again, even if it was not.
-fn page_of(checkpoint: &Checkpoint) -> Vec<u8> {
+pub(super) fn page_of(checkpoint: &Checkpoint) -> Vec<u8> {
     let mut page = checkpoint.encode().to_vec();
     page.resize(crate::format::PAGE_LEN as usize, 0);
     page
@@ -260,6 +260,23 @@ fn write_header(
 
 /// Writes `[from, to)` once more, as it is. Pages that cannot be read stay: nothing valid is in them.
 fn write_again(medium: &dyn Medium, capacity: u64, from: u64, to: u64) -> io::Result<bool> {
+    // Up to the end of the ring, and from its start.
+    let first = from & (capacity - 1);
+    let here = to.saturating_sub(from).min(capacity - first);
+    let parts = [
+        (from, first, here),
+        (from + here, 0, to.saturating_sub(from + here)),
+    ];
+    for (position, offset, len) in parts {
+        if len > 0 && !medium.write_again(HEADER_LEN + offset, len) {
+            copy_again(medium, capacity, position, position + len)?;
+        }
+    }
+    Ok(to > from)
+}
+
+/// The same by reading and writing it.
+fn copy_again(medium: &dyn Medium, capacity: u64, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     let mut bytes = Vec::new();
     // Page by page from the first bad block on.
@@ -282,7 +299,7 @@ fn write_again(medium: &dyn Medium, capacity: u64, from: u64, to: u64) -> io::Re
             copy_len = PAGE_LEN;
         }
     }
-    Ok(to > from)
+    Ok(())
 }
 
 fn report_of(header: &Header, findings: &Findings) -> RecoveryReport {

@@ -46,12 +46,29 @@ pub(super) struct Scanner<'a> {
 impl Scanner<'_> {
     /// Judges the frame at `position`, which must end before `stop`. Without `verify` the CRC is not
     /// looked at.
+    #[inline]
     pub(super) fn place(&mut self, position: u64, stop: u64, verify: bool) -> io::Result<Place> {
-        let Some(life) = self.lives.at(position) else {
+        self.place_into(position, stop, verify, None)
+    }
+
+    /// The same; `payload` is given that of a message, if it is verified.
+    #[inline]
+    pub(super) fn place_into(
+        &mut self,
+        position: u64,
+        stop: u64,
+        verify: bool,
+        payload: Option<&mut Vec<u8>>,
+    ) -> io::Result<Place> {
+        let Some((life, end)) = self.lives.span_at(position) else {
             return Ok(Place::Nothing);
         };
-        let header = self.window.at(self.medium, position, FRAME_HEADER_LEN)?;
-        let (word0, word1) = (get_u64(header, 0), get_u64(header, 8));
+        let [word0, word1] = if verify {
+            let header = self.window.at(self.medium, position, FRAME_HEADER_LEN)?;
+            [get_u64(header, 0), get_u64(header, 8)]
+        } else {
+            self.window.words_at(self.medium, position)?
+        };
         if !frame::names_position(word0, position, life.salt) {
             return Ok(Place::Nothing);
         }
@@ -63,41 +80,57 @@ impl Scanner<'_> {
             return Ok(Place::Named);
         }
         let to_end = self.capacity - (position & (self.capacity - 1));
-        let stop = self
-            .lives
-            .end_at(position)
-            .map_or(stop, |end| end.min(stop))
-            .min(POSITION_MAX - FRAME_ALIGN);
+        let stop = end.min(stop).min(POSITION_MAX - FRAME_ALIGN);
         let outside = word1.frame_len() > to_end || position + word1.frame_len() > stop;
         if outside && !planted!("trusted_length") {
             return Ok(Place::Named);
         }
-        if verify && !planted!("payload_not_verified") {
+        if verify {
             let crc = match word1.kind {
-                Kind::Message => self.payload_crc(position, u64::from(word1.len))?,
+                Kind::Message => self.payload(position, u64::from(word1.len), payload)?,
                 Kind::Padding | Kind::Abandoned => 0,
             };
-            if !word1.matches(position, life.salt, crc) {
+            if !word1.matches(position, life.salt, crc) && !planted!("payload_not_verified") {
                 return Ok(Place::Named);
             }
         }
         Ok(Place::Valid { state, word1 })
     }
 
-    fn payload_crc(&mut self, position: u64, len: u64) -> io::Result<u32> {
-        let mut hasher = crc32fast::Hasher::new();
-        self.verified += len;
-        self.payload(position, len, |part| hasher.update(part))?;
-        Ok(hasher.finalize())
-    }
-
-    /// Gives the payload of a frame that does not cross the end of the ring, part by part.
-    pub(super) fn payload(
+    /// The CRC of the payload of a frame that does not cross the end of the ring. Puts it into `to`, too.
+    #[inline]
+    fn payload(
         &mut self,
         position: u64,
         len: u64,
-        mut take: impl FnMut(&[u8]),
-    ) -> io::Result<()> {
+        mut to: Option<&mut Vec<u8>>,
+    ) -> io::Result<u32> {
+        self.verified += len;
+        if let Some(to) = &mut to {
+            to.clear();
+        }
+        if len == 0 {
+            return Ok(frame::crc(&[]));
+        }
+        let part = self
+            .window
+            .at(self.medium, position + FRAME_HEADER_LEN, len)?;
+        if part.len() as u64 == len {
+            if let Some(to) = to {
+                to.extend_from_slice(part);
+            }
+            return Ok(frame::crc(part));
+        }
+        self.payload_in_parts(position, len, to)
+    }
+
+    fn payload_in_parts(
+        &mut self,
+        position: u64,
+        len: u64,
+        mut to: Option<&mut Vec<u8>>,
+    ) -> io::Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
         let mut done = 0;
         while done < len {
             let at = position + FRAME_HEADER_LEN + done;
@@ -108,10 +141,13 @@ impl Scanner<'_> {
             } else {
                 part
             };
-            take(part);
+            hasher.update(part);
+            if let Some(to) = &mut to {
+                to.extend_from_slice(part);
+            }
             done += part.len() as u64;
         }
-        Ok(())
+        Ok(hasher.finalize())
     }
 
     /// Bytes of whole pages from `position` on, before `stop`, that hold nothing but zeros. Stops where a window ends.

@@ -1,12 +1,15 @@
 //! Reads the ring by position, a window at a time, and survives bad blocks.
 
-use crate::format::{HEADER_LEN, PAGE_LEN};
+use crate::format::{HEADER_LEN, PAGE_LEN, get_u64};
 use crate::memory::Medium;
 use crate::planted::planted;
 use std::io;
 
-/// Bytes read at once.
+/// Bytes read at once. More would not stay in the cache of a core until they are looked at.
 const WINDOW_LEN: u64 = 256 * 1024;
+/// Of what is at least so far from what was read before, a header alone is read, and not all that lies on the way to
+/// the next one.
+const LEAP_LEN: u64 = 32 * 1024;
 
 /// Part of the ring, in memory.
 #[derive(Debug)]
@@ -14,7 +17,10 @@ pub(super) struct Window {
     capacity: u64,
     /// Offset in the ring of the first byte.
     offset: u64,
-    bytes: Vec<u8>,
+    /// How many there are.
+    len: usize,
+    /// They are at its start. What is behind them is left of other places.
+    buffer: Vec<u8>,
     /// Ring offsets of the pages that could not be read; they show as zeros.
     unreadable: Vec<u64>,
 }
@@ -24,7 +30,8 @@ impl Window {
         Window {
             capacity,
             offset: 0,
-            bytes: Vec::new(),
+            len: 0,
+            buffer: Vec::new(),
             unreadable: Vec::new(),
         }
     }
@@ -33,13 +40,31 @@ impl Window {
     /// multiple of 16.
     pub(super) fn at(&mut self, medium: &dyn Medium, position: u64, len: u64) -> io::Result<&[u8]> {
         let offset = position & (self.capacity - 1);
-        let end = self.offset + self.bytes.len() as u64;
-        if offset < self.offset || offset + 16 > end {
-            self.load(medium, offset)?;
+        if !self.covers(offset) {
+            self.load(medium, offset, WINDOW_LEN)?;
+        }
+        let bytes = &self.buffer[(offset - self.offset) as usize..self.len];
+        Ok(&bytes[..bytes.len().min(usize::try_from(len).unwrap_or(usize::MAX))])
+    }
+
+    /// The two words at `position`, around which nothing else may be of use.
+    #[inline]
+    pub(super) fn words_at(&mut self, medium: &dyn Medium, position: u64) -> io::Result<[u64; 2]> {
+        let offset = position & (self.capacity - 1);
+        if !self.covers(offset) {
+            let end = self.offset + self.len as u64;
+            let leaps = self.len > 0 && offset.saturating_sub(end) >= LEAP_LEN;
+            self.load(medium, offset, if leaps { PAGE_LEN } else { WINDOW_LEN })?;
         }
         let from = (offset - self.offset) as usize;
-        let to = (from as u64 + len).min(self.bytes.len() as u64) as usize;
-        Ok(&self.bytes[from..to])
+        let bytes = &self.buffer[from..from + 16];
+        Ok([get_u64(bytes, 0), get_u64(bytes, 8)])
+    }
+
+    /// Whether 16 bytes at this offset were read.
+    #[inline]
+    fn covers(&self, offset: u64) -> bool {
+        offset >= self.offset && offset + 16 <= self.offset + self.len as u64
     }
 
     /// Whether the page at `position`, which was read, could not be.
@@ -50,23 +75,30 @@ impl Window {
 
     /// Forgets what was read: it may have changed.
     pub(super) fn forget(&mut self) {
-        self.bytes.clear();
+        self.len = 0;
     }
 
-    fn load(&mut self, medium: &dyn Medium, offset: u64) -> io::Result<()> {
+    #[cold]
+    #[inline(never)]
+    fn load(&mut self, medium: &dyn Medium, offset: u64, len: u64) -> io::Result<()> {
         let start = offset & !(PAGE_LEN - 1);
-        let len = WINDOW_LEN.min(self.capacity - start);
-        self.bytes.clear();
-        self.bytes.resize(len as usize, 0);
-        self.offset = start;
-        let Err(error) = medium.read_at(HEADER_LEN + start, &mut self.bytes) else {
-            return Ok(());
-        };
-        if !is_bad_block(&error) {
-            self.bytes.clear();
-            return Err(error);
+        let len = len.min(self.capacity - start) as usize;
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; WINDOW_LEN.min(self.capacity) as usize];
         }
-        for (i, page) in self.bytes.chunks_mut(PAGE_LEN as usize).enumerate() {
+        let bytes = &mut self.buffer[..len];
+        // Nothing, should it fail.
+        self.len = 0;
+        self.offset = start;
+        match medium.read_at(HEADER_LEN + start, bytes) {
+            Ok(()) => {
+                self.len = len;
+                return Ok(());
+            }
+            Err(error) if is_bad_block(&error) => {}
+            Err(error) => return Err(error),
+        }
+        for (i, page) in bytes.chunks_mut(PAGE_LEN as usize).enumerate() {
             let at = start + i as u64 * PAGE_LEN;
             match medium.read_at(HEADER_LEN + at, page) {
                 Ok(()) => {}
@@ -76,12 +108,10 @@ impl Window {
                         self.unreadable.push(at);
                     }
                 }
-                Err(error) => {
-                    self.bytes.clear();
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
+        self.len = len;
         Ok(())
     }
 }
