@@ -73,6 +73,8 @@ pub struct Oracle {
     ids: BTreeMap<MessageId, Key>,
     /// When the file was there for sure.
     opened: Option<usize>,
+    /// The channel has several files: a sync of what was sent into one takes no acknowledgement of another along.
+    pub grows: bool,
 }
 
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
@@ -131,7 +133,7 @@ impl Oracle {
                 let life = self.lives.len() - 1;
                 let message = self.message(rest);
                 (message.life, message.sending) = (life, now);
-                if self.lives[life] == Promise::Each {
+                if self.lives[life] == Promise::Each && !self.grows {
                     // A send with a sync of its own takes earlier acknowledgements along.
                     self.begins(&format!("send {rest}"), false, true);
                 }
