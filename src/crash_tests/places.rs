@@ -219,13 +219,6 @@ impl Life<Chained> {
     pub(super) fn numbers(&self) -> Vec<u64> {
         self.places().directory.numbers()
     }
-
-    /// The part of the disk that the file has in which a position lies.
-    pub(super) fn part_of(&self, position: u64) -> Part {
-        let log = self.channel.chain().log_at(position);
-        let log = log.expect("somebody has just claimed there");
-        log.ring().memory().whole()
-    }
 }
 
 /// The files on a disk: numbers, and whether one has no name yet.

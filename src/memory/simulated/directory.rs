@@ -127,7 +127,7 @@ pub(crate) struct Directory {
 
 impl Directory {
     pub(crate) fn on(disk: &Simulated, geometry: Geometry) -> Self {
-        let leases = vec![Weak::new(); geometry.places as usize];
+        let leases = (0..geometry.places).map(|_| Weak::new()).collect();
         let directory = Directory {
             disk: disk.disk(),
             geometry,
@@ -189,7 +189,7 @@ impl Directory {
         let held = lease.upgrade().unwrap_or_default();
         *lease = Arc::downgrade(&held);
         Simulated {
-            lease: Some(held),
+            _lease: Some(held),
             ..self.disk.part(self.geometry.place(place, len))
         }
     }
