@@ -77,6 +77,8 @@ impl Fences {
 #[cfg(not(all(loom, feature = "models")))]
 mod inner {
     pub(crate) use parking_lot::MutexGuard;
+    use rustix::io::Errno;
+    use rustix::thread::futex;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::Ordering;
     use std::sync::atomic::fence;
@@ -125,6 +127,9 @@ mod inner {
     /// How often a waiter looks again before it sleeps.
     pub(crate) const SPINS: u32 = 10;
 
+    /// One look before the announcement, where waiting is rare.
+    pub(crate) const ONCE: u32 = 1;
+
     #[inline(always)]
     pub(crate) fn sabotaged(_: &str) -> bool {
         false
@@ -172,30 +177,35 @@ mod inner {
         }
     }
 
-    #[derive(Debug, Default)]
-    pub(crate) struct Condvar(parking_lot::Condvar);
+    /// A number that grows, and that threads sleep on until it does: a futex of the kernel.
+    #[derive(Debug)]
+    pub(crate) struct Generation(AtomicU32);
 
-    impl Condvar {
+    impl Generation {
         pub(crate) fn new() -> Self {
-            Condvar(parking_lot::Condvar::new())
+            Generation(AtomicU32::new(0))
         }
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
+
+        pub(crate) fn load(&self, order: Ordering) -> u32 {
+            // [O:forwarded] The order is the caller's.
+            self.0.load(order)
         }
-        /// Waits until notified or `deadline`; `true` if the deadline passed.
-        pub(crate) fn wait<'a, T>(
-            &self,
-            mut guard: MutexGuard<'a, T>,
-            deadline: Option<Instant>,
-        ) -> (MutexGuard<'a, T>, bool) {
-            let timed_out = match deadline {
-                None => {
-                    self.0.wait(&mut guard);
-                    false
-                }
-                Some(at) => self.0.wait_until(&mut guard, at).timed_out(),
-            };
-            (guard, timed_out)
+
+        /// Makes it grow, and wakes all who sleep on what it was: one system call, and none of them waits for another.
+        pub(crate) fn advance(&self, order: Ordering) {
+            // [O:forwarded] The order is the caller's.
+            self.0.fetch_add(1, order);
+            // The word is mapped, and the operation is one that every kernel knows: there is no error.
+            futex::wake(&self.0, futex::Flags::PRIVATE, i32::MAX as u32).ok();
+        }
+
+        /// Sleeps while it is `seen`, until `deadline`; perhaps not as long. `true` if the deadline passed.
+        pub(crate) fn sleep(&self, seen: u32, deadline: Option<Instant>) -> bool {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            // What the kernel cannot tell is long.
+            let left = left.and_then(|left| futex::Timespec::try_from(left).ok());
+            let woken = futex::wait(&self.0, futex::Flags::PRIVATE, seen, left.as_ref());
+            woken == Err(Errno::TIMEDOUT)
         }
     }
 }
@@ -210,6 +220,9 @@ mod inner {
 
     /// Spinning would only multiply the interleavings.
     pub(crate) const SPINS: u32 = 0;
+
+    /// So would this.
+    pub(crate) const ONCE: u32 = 0;
 
     pub(super) fn fence_whole() {
         // [O:none] The tag is at the use.
@@ -276,27 +289,46 @@ mod inner {
         }
     }
 
+    /// A number that grows, and that threads sleep on until it does: a futex. The kernel compares under a lock, behind
+    /// which whoever wakes comes too.
     #[derive(Debug)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
+    pub(crate) struct Generation {
+        number: AtomicU32,
+        bucket: Mutex<()>,
+        woken: loom::sync::Condvar,
+    }
 
-    impl Condvar {
+    impl Generation {
         pub(crate) fn new() -> Self {
-            Condvar(loom::sync::Condvar::new())
-        }
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
-        }
-        /// Waits until notified. loom has no time, so a deadline never passes: a model of one
-        /// is a thread that notifies.
-        pub(crate) fn wait<'a, T>(
-            &self,
-            guard: MutexGuard<'a, T>,
-            _deadline: Option<Instant>,
-        ) -> (MutexGuard<'a, T>, bool) {
-            match self.0.wait(guard) {
-                Ok(guard) => (guard, false),
-                Err(poisoned) => (poisoned.into_inner(), false),
+            Generation {
+                number: AtomicU32::new(0),
+                bucket: Mutex::new(()),
+                woken: loom::sync::Condvar::new(),
             }
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> u32 {
+            // [O:forwarded] The order is the caller's.
+            self.number.load(order)
+        }
+
+        pub(crate) fn advance(&self, order: Ordering) {
+            // [O:forwarded] The order is the caller's.
+            self.number.fetch_add(1, order);
+            let bucket = self.bucket.lock();
+            self.woken.notify_all();
+            drop(bucket);
+        }
+
+        /// Sleeps while it is `seen`. loom has no time, so a deadline never passes: a model of one is a thread that
+        /// notifies.
+        pub(crate) fn sleep(&self, seen: u32, _deadline: Option<Instant>) -> bool {
+            let bucket = self.bucket.lock();
+            // [O:none] Ordered by the lock, as in the kernel.
+            if self.number.load(Ordering::Relaxed) == seen {
+                drop(self.woken.wait(bucket));
+            }
+            false
         }
     }
 }
