@@ -87,7 +87,7 @@ mod inner {
     pub(crate) type AtomicBool = std::sync::atomic::AtomicBool;
     pub(crate) type AtomicU32 = std::sync::atomic::AtomicU32;
     pub(crate) type AtomicU64 = std::sync::atomic::AtomicU64;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     /// Whether this process could register for memory barriers on request. Asked once.
     #[inline]
@@ -144,6 +144,39 @@ mod inner {
             }
         } else {
             std::thread::yield_now();
+        }
+    }
+
+    /// Looks again for what others do, while they do something; not for ever.
+    #[derive(Debug)]
+    pub(crate) struct Patience {
+        began: Instant,
+        last: Instant,
+        most: Duration,
+    }
+
+    impl Patience {
+        /// For `most` at most, and for a quarter of that without news.
+        pub(crate) fn new(most: Duration) -> Self {
+            let began = Instant::now();
+            Patience {
+                began,
+                last: began,
+                most,
+            }
+        }
+
+        /// Lets others run; `false`: enough. `news`: the last look found some.
+        pub(crate) fn another(&mut self, news: bool) -> bool {
+            let now = Instant::now();
+            if news {
+                self.last = now;
+            }
+            if now - self.last > self.most / 4 || now - self.began > self.most {
+                return false;
+            }
+            std::thread::yield_now();
+            true
         }
     }
 
@@ -216,7 +249,7 @@ mod inner {
     use loom::sync::atomic::fence;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
     pub(crate) use std::sync::Arc;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     /// Spinning would only multiply the interleavings.
     pub(crate) const SPINS: u32 = 0;
@@ -249,6 +282,20 @@ mod inner {
     }
 
     pub(crate) fn back_off(_look: u32) {}
+
+    /// Without any: what comes later is another interleaving.
+    #[derive(Debug)]
+    pub(crate) struct Patience;
+
+    impl Patience {
+        pub(crate) fn new(_most: Duration) -> Self {
+            Patience
+        }
+
+        pub(crate) fn another(&mut self, _news: bool) -> bool {
+            false
+        }
+    }
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
