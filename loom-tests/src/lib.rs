@@ -5,6 +5,7 @@
 
 pub use loom::thread;
 pub use std::sync::Arc;
+pub use walchan::models::{Chain, ChainReceived, ChainSetup, Handle, Held};
 pub use walchan::models::{Channel, Failure, Mode, Received, Receiver, Setup};
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +39,21 @@ pub fn model(name: &str, shows: &str, body: impl Fn() + Send + Sync + 'static) {
 #[must_use]
 pub fn channel(setup: Setup) -> Arc<Channel> {
     Arc::new(Channel::new(setup))
+}
+
+/// A channel of several files.
+#[must_use]
+pub fn chain(setup: ChainSetup) -> Arc<Chain> {
+    Arc::new(Chain::new(setup))
+}
+
+/// Runs `body` in a thread of the model, with a handle of its own.
+pub fn spawn_in<R: 'static>(
+    chain: &Arc<Chain>,
+    body: impl FnOnce(&Chain) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let chain = Arc::clone(chain);
+    thread::spawn(move || body(&chain))
 }
 
 /// The message that must have been received.

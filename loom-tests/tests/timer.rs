@@ -69,3 +69,31 @@ fn progress_is_recorded_or_flagged() {
         },
     );
 }
+
+// Threads: the holder of the second of two messages acknowledges it, so the head stays; and the timer, whose flag another
+// file of the channel has set; in this one nothing was to be recorded. The acknowledgement is synced, or its flag is set
+// afterwards, and then synced.
+#[test]
+fn a_flag_of_another_file_hides_no_progress() {
+    model(
+        "a_flag_of_another_file_hides_no_progress",
+        "an acknowledgement as the timer takes the flag of another file: recorded, or flagged again",
+        || {
+            let log = channel(Setup::default());
+            let mut receiver = log.receiver();
+            let mut position = 0;
+            for _ in 0..2 {
+                log.send(b"").unwrap();
+                position = message(log.try_receive(&mut receiver).unwrap()).0;
+            }
+            while log.timer_fire(PROGRESS) != 0 {}
+            log.timer_flag(PROGRESS);
+            let holder = spawn(&log, move |log| log.acknowledge(position));
+            log.timer_fire(PROGRESS);
+            holder.join().unwrap();
+            assert!(log.acknowledgement_is_durable(position) || log.timer_flags() & PROGRESS != 0);
+            log.timer_fire(PROGRESS);
+            assert!(log.acknowledgement_is_durable(position));
+        },
+    );
+}

@@ -29,6 +29,13 @@ impl Flags {
         }
     }
 
+    /// The same, where the caller has made no such fence since.
+    pub(crate) fn fence_and_flag(&self, flags: u32) {
+        // [O:flag_fence] SeqCst: E8, pairs with [O:timer_fence]; what the flags stand for before it, the look behind.
+        weaken_fence!("flag_fence", Fences::Lopsided.frequent());
+        self.flag(flags);
+    }
+
     /// The flags set now.
     pub(crate) fn flags(&self) -> u32 {
         // [O:flags] Relaxed: the fences order it (E8).

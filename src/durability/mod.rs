@@ -127,8 +127,6 @@ pub(crate) struct Log<M: Memory> {
     pages: Mutex<Pages>,
     /// The head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
     stored_head: AtomicU64,
-    /// Something was acknowledged, or committed, that no checkpoint tells yet.
-    stirred: AtomicBool,
     /// The keeper is told when less than so many bytes are left before the limit; 0: never.
     ahead: u64,
     /// The limit for which it was told.
@@ -176,7 +174,6 @@ impl<M: Memory> Log<M> {
             leader: Mutex::new(Lead::default()),
             stored_head: AtomicU64::new(stored[0].head),
             pages: Mutex::new(pages),
-            stirred: AtomicBool::new(false),
             ahead,
             told_at: AtomicU64::new(0),
             has_previous: AtomicBool::new(previous.is_some()),
@@ -217,21 +214,11 @@ impl<M: Memory> Log<M> {
 
     /// Asks for a checkpoint, when its time has come.
     fn flag_progress(&self) {
-        self.stir();
         self.common.timer.flag(PROGRESS);
     }
 
     /// The same, if there is a delay that this could start.
     fn flag_progress_if_delayed(&self) {
-        self.stir();
         self.common.timer.flag_if_delayed(PROGRESS);
-    }
-
-    fn stir(&self) {
-        // [O:stirred] Relaxed: as the flags of the timer, whose fences order it (E8).
-        if !self.stirred.load(Ordering::Relaxed) {
-            // [O:stirred] Relaxed: as above.
-            self.stirred.store(true, Ordering::Relaxed);
-        }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Pages {
     since: [Option<u64>; 2],
     /// The checkpoint of the last completed sync.
     recorded: Checkpoint,
+    /// Acknowledgements of this life that the timer has recorded.
+    pub(super) acknowledged: u64,
     /// `FlushOnly`: checkpoints name the commit. Not so once the limit was lifted, until somebody asks for a
     /// sync: each commit above the head would pin the limit again.
     pub(super) names_commit: bool,
@@ -35,6 +37,8 @@ pub(super) struct Pages {
     /// The pages stay as they are: the file is complete, and the receiver has not come to it; or it is drained, and
     /// somebody else may write them.
     pub(super) quiet: bool,
+    /// The file is drained, and may be gone, or be used anew.
+    pub(super) retired: bool,
 }
 
 /// The head of a checkpoint behind which recovery would look for frames that must be there.
@@ -67,11 +71,13 @@ impl Pages {
             replaced: pins,
             since: [None; 2],
             recorded: stored[newest],
+            acknowledged: 0,
             names_commit: true,
             scanned,
             frozen,
             entered: false,
             quiet: false,
+            retired: false,
         }
     }
 

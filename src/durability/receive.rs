@@ -4,7 +4,7 @@ use super::{Log, Mode, POISONED, Received, SENDERS_GONE};
 use crate::memory::Memory;
 use crate::planted::planted;
 use crate::ring::{Reader, Seen};
-use crate::sync::Ordering;
+use crate::sync::{Fences, Ordering, weaken_fence};
 use std::io;
 
 impl<M: Memory> Log<M> {
@@ -23,15 +23,33 @@ impl<M: Memory> Log<M> {
         match self.ring.read(reader, visible, buffer) {
             Seen::Message(frame) => Some(Received::Message(frame)),
             // A drained file may be gone already, but for the padding that sealed it all was read.
-            Seen::Foreign { .. } | Seen::Nothing if self.is_drained() => Some(Received::End),
+            Seen::Nothing if self.is_drained() => Some(Received::End),
+            Seen::Foreign { .. } if self.is_drained_now() => Some(Received::End),
             Seen::Foreign { position } => Some(self.foreign(position)),
             Seen::Nothing if self.ring.end() == Some(reader.cursor()) => Some(Received::End),
             Seen::Nothing if !ended => None,
+            // The keeper seals it, and has not published that yet: the last message may be in the next file.
+            Seen::Nothing
+                if !poisoned
+                    && self.ring.is_sealed()
+                    && !planted!("padding_in_the_making_is_the_end") =>
+            {
+                None
+            }
             Seen::Nothing => Some(match self.common.check() {
                 Err(error) => Received::Failed(error),
                 Ok(()) => Received::Disconnected,
             }),
         }
+    }
+
+    /// Whether the file is drained, for a reader that found half of a frame.
+    #[cold]
+    fn is_drained_now(&self) -> bool {
+        // [O:foreign_fence] SeqCst: E16, pairs with the removal of the file, which no thread's look at its words outlives;
+        // the head was at the end before that.
+        weaken_fence!("foreign_fence", Fences::Even.frequent());
+        self.is_drained()
     }
 
     /// A frame of this life is not what was written. The channel ends here; recovery knows what to do
@@ -57,6 +75,11 @@ impl<M: Memory> Log<M> {
     /// Acknowledges a message, once. Never waits for the disk.
     pub(crate) fn acknowledge(&self, position: u64) {
         let count = self.ring.acknowledge(position);
+        if self.ahead > 0 {
+            // [O:drain_fence] SeqCst: E8, pairs with [O:timer_fence]; the acknowledgement before it, the looks at the end
+            // of the file and for the ring behind.
+            weaken_fence!("drain_fence", Fences::Lopsided.frequent());
+        }
         if self.is_synced_mode() {
             self.acknowledged_synced(count);
         } else {

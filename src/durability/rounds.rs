@@ -111,6 +111,10 @@ impl<M: Memory> Log<M> {
     /// Whether a round would raise the commit. If not, whatever a caller waits for is not published.
     pub(super) fn would_commit(&self) -> bool {
         let pages = self.pages.lock();
+        // Nothing more is committed in a file that is quiet, and one that is retired may be gone: look no further.
+        if pages.quiet {
+            return true;
+        }
         let frontier = self.frontier(&pages);
         frontier > self.commit() || self.ring.is_published(frontier)
     }
@@ -309,21 +313,29 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
-    /// What it does when acknowledgements and commits are to be recorded.
+    /// What it does when acknowledgements and commits are to be recorded. The flag may be that of another file.
     fn record_progress(&self) -> io::Result<()> {
-        // [O:stirred] Relaxed: the timer took its flags before, behind a fence (E8).
-        if !self.stirred.swap(false, Ordering::Relaxed) {
-            return Ok(());
-        }
         if self.advance() {
             self.common.events.room.notify();
         }
-        if self.is_synced_mode() {
-            // Even if the head did not move: acknowledgements behind it are to last, too.
-            self.sync_progress()
-        } else {
-            self.flush_quarter_or_lift()
+        if !self.is_synced_mode() {
+            return self.flush_quarter_or_lift();
         }
+        let acknowledged = self.ring.acknowledged();
+        {
+            let pages = self.pages.lock();
+            let recorded = pages.recorded();
+            let told = pages.acknowledged == acknowledged
+                && recorded.head >= self.ring.head()
+                && recorded.commit >= self.commit();
+            if told || pages.quiet {
+                return Ok(());
+            }
+        }
+        // Even if the head did not move: acknowledgements behind it are to last, too.
+        self.sync_progress()?;
+        self.pages.lock().acknowledged = acknowledged;
+        Ok(())
     }
 
     /// Ends the life in order: everything is synced, then a clean checkpoint says so. Nobody else uses the

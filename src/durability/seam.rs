@@ -5,7 +5,7 @@ use super::{Goal, Lead, Log, POISONED};
 use crate::format::checkpoint::CHECKPOINT_LEN;
 use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
-use crate::sync::{MutexGuard, Ordering, weaken};
+use crate::sync::{MutexGuard, Ordering};
 use std::io;
 
 /// The role of the leader, outside of a round.
@@ -34,11 +34,16 @@ impl<M: Memory> Log<M> {
         }
     }
 
+    /// Less is left than the keeper is told of.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.ring.tail() + self.ahead > self.ring.limit()
+    }
+
     /// Moves the head. Tells the keeper if this was the last of the file, or if it may be time to return.
     pub(super) fn advance(&self) -> bool {
         let moved = self.ring.advance();
         if moved && (self.is_drained() || self.may_return()) {
-            self.common.keeper.flag(TIDY);
+            self.common.keeper.fence_and_flag(TIDY);
         }
         moved
     }
@@ -61,12 +66,10 @@ impl<M: Memory> Log<M> {
         self.is_drained()
     }
 
-    /// The receiver has read all of the file, and goes on to the next.
+    /// The receiver has read all of the file, and goes on to the next. The keeper looks whether the file is drained: whoever
+    /// acknowledges the last of it may not see yet that it has an end.
     pub(crate) fn left(&self) {
-        self.ring.advance();
-        if self.is_drained() {
-            self.common.keeper.flag(TIDY);
-        }
+        self.common.keeper.fence_and_flag(TIDY);
     }
 
     /// The limit is not raised from now on; gives it.
@@ -126,8 +129,7 @@ impl<M: Memory> Log<M> {
     /// Synced modes: the file before this one is committed up to its end before anything of this one is.
     pub(super) fn commit_previous(&self) -> io::Result<()> {
         // [O:previous_read] Acquire: E14, pairs with [O:previous]; who sees it committed sees what that covers.
-        let read = weaken!("previous_read", Ordering::Acquire);
-        if !self.has_previous.load(read) || planted!("next_file_committed_first") {
+        if !self.has_previous.load(Ordering::Acquire) || planted!("next_file_committed_first") {
             return Ok(());
         }
         let previous = self.previous.lock().clone();
@@ -136,8 +138,7 @@ impl<M: Memory> Log<M> {
         }
         *self.previous.lock() = None;
         // [O:previous] Release: E14, pairs with [O:previous_read]; comes after the commit that it reports.
-        self.has_previous
-            .store(false, weaken!("previous", Ordering::Release));
+        self.has_previous.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -151,6 +152,10 @@ impl<M: Memory> Log<M> {
     pub(crate) fn enter(&self) -> io::Result<()> {
         let mut pages = self.pages.lock();
         pages.entered = true;
+        if pages.retired && !planted!("retired_file_entered") {
+            // Nothing was in it, and it is gone.
+            return Ok(());
+        }
         pages.quiet = false;
         if pages.newest().clean {
             let (head, tail) = (pages.newest().head, pages.newest().tail);
@@ -197,9 +202,12 @@ impl<M: Memory> Log<M> {
         {
             let mut pages = self.pages.lock();
             let (head, tail) = (self.ring.head(), self.ring.tail());
+            // One that was made complete, and in which nothing is, has the head of that time in its pages.
+            pages.quiet &= planted!("complete_file_retired_as_it_is");
             // Once: a power cut could tear two that no sync parts.
             self.store_checkpoint(&mut pages, head, tail, true);
             pages.quiet = true;
+            pages.retired = true;
         }
         if planted!("drained_not_synced") {
             return Ok(());

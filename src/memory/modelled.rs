@@ -107,6 +107,12 @@ impl Modelled {
         images.iter().any(|image| expected(&image.words))
     }
 
+    /// Whether the last image is so; for a caller that does not rely on it.
+    pub(crate) fn last_image(&self, expected: impl Fn(&[[u64; 2]]) -> bool) -> bool {
+        let images = self.images.lock().unwrap_or_else(|e| e.into_inner());
+        images.last().is_some_and(|image| expected(&image.words))
+    }
+
     fn at(&self, word: u64) -> &Word {
         &self.words[word as usize]
     }
@@ -198,5 +204,108 @@ impl Memory for Modelled {
             images.push(Image { words, stamp });
         }
         Ok(())
+    }
+}
+
+/// One life of a file's words. When the file is gone, or used anew, nobody may write through it any more; and of
+/// words that are used anew, nobody may read.
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    words: Arc<Modelled>,
+    allowed: Arc<std::sync::Mutex<Allowed>>,
+}
+
+/// What may be done through one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    All,
+    Reads,
+    Nothing,
+}
+
+impl Words {
+    pub(crate) fn new(words: Arc<Modelled>) -> Self {
+        let allowed = Arc::new(std::sync::Mutex::new(Allowed::All));
+        Words { words, allowed }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Modelled> {
+        Arc::clone(&self.words)
+    }
+
+    pub(crate) fn modelled(&self) -> &Modelled {
+        &self.words
+    }
+
+    pub(crate) fn allow(&self, allowed: Allowed) {
+        *self.allowed.lock().unwrap_or_else(|e| e.into_inner()) = allowed;
+    }
+
+    /// Gives the space of words back: who reads them finds zeros.
+    pub(crate) fn punch(&self, from: u64, count: u64) {
+        self.allow(Allowed::Reads);
+        // [O:modelled_punch] SeqCst: what the kernel does to take a page from those who have it mapped.
+        loom::sync::atomic::fence(Ordering::SeqCst);
+        for word in from..from + count {
+            // [O:modelled_zero] Release: part of the model, as strong as a system call.
+            self.words.store(word, 0, Ordering::Release);
+        }
+    }
+
+    fn allowed(&self) -> Allowed {
+        *self.allowed.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn reads(&self) {
+        let allowed = self.allowed();
+        assert_ne!(
+            allowed,
+            Allowed::Nothing,
+            "a read of words that are used anew"
+        );
+    }
+
+    fn writes(&self) {
+        let allowed = self.allowed();
+        assert_eq!(allowed, Allowed::All, "a write to a file that is gone");
+    }
+}
+
+impl Memory for Words {
+    fn load(&self, word: u64, order: Ordering) -> u64 {
+        self.reads();
+        // [O:forwarded] The order is the caller's.
+        self.words.load(word, order)
+    }
+
+    fn store(&self, word: u64, value: u64, order: Ordering) {
+        self.writes();
+        // [O:forwarded] The order is the caller's.
+        self.words.store(word, value, order);
+    }
+
+    fn store_words(&self, word: u64, bytes: &[u8]) {
+        self.writes();
+        self.words.store_words(word, bytes);
+    }
+
+    unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]) {
+        self.writes();
+        // SAFETY: the caller's.
+        unsafe { self.words.copy_in(word, skip, bytes) }
+    }
+
+    unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]) {
+        self.reads();
+        // SAFETY: the caller's.
+        unsafe { self.words.copy_out(word, bytes) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.words.sync()
+    }
+
+    fn sync_words(&self, word: u64, count: u64) -> io::Result<()> {
+        self.words.sync_words(word, count)
     }
 }

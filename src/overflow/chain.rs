@@ -146,12 +146,12 @@ impl<F: Files> Chain<F> {
             ring_is_free: !has_ring,
             broken: None,
         };
-        let last = state.entries.back().and_then(|entry| entry.log.clone());
+        let first = state.entries[state.active()].log.clone();
         Chain {
             files,
             common,
             // `open` reads, and every test makes, at least the file that is sent into.
-            first: last.expect("the last file of a chain is open"),
+            first: first.expect("the file that is sent into is open"),
             growth,
             growing: Mutex::new(()),
             state: Mutex::new(state),
@@ -171,13 +171,20 @@ impl<F: Files> Chain<F> {
         &self.first
     }
 
+    /// Numbers of the files, in the order of their positions.
+    #[cfg(all(loom, feature = "models"))]
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        let state = self.state.lock();
+        state.entries.iter().map(|entry| entry.number).collect()
+    }
+
     #[allow(dead_code)] // in a build without tests
     pub(crate) fn files(&self) -> &F {
         &self.files
     }
 
     /// A log over a file.
-    pub(super) fn log_of(
+    pub(crate) fn log_of(
         common: &Arc<Common>,
         born: Born<F::Memory>,
         growth: Option<&Growth>,
@@ -230,7 +237,7 @@ impl<F: Files> Chain<F> {
                 Err(SendFailure::Sealed) => {
                     *slot.0.write() = Some(self.active());
                     // There is a file to be completed, and one to be made ahead of need.
-                    self.common.keeper.flag(TIDY);
+                    self.common.keeper.fence_and_flag(TIDY);
                 }
                 sent => return sent,
             }
@@ -299,8 +306,10 @@ impl<F: Files> Chain<F> {
 
     /// What comes behind a file that was read to its end.
     pub(crate) fn after(&self, log: &LogOf<F>) -> io::Result<Next<F>> {
+        let next = self.enter(Some(log));
+        // Behind that: the ring is not used anew before the receiver has come to the next file.
         log.left();
-        self.enter(Some(log))
+        next
     }
 
     /// The receiver comes to the file behind `log`, or to the first.

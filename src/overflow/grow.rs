@@ -119,6 +119,9 @@ impl<F: Files> Chain<F> {
             if ring.tail() - ring.head() < ring.capacity() / 4 * 3 {
                 return;
             }
+        } else if !log.is_nearly_full() {
+            // A sender came first, and this is the file that it made.
+            return;
         }
         self.grow(&log, 0).ok();
     }

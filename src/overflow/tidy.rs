@@ -44,7 +44,7 @@ impl<F: Files> Chain<F> {
             return Ok(());
         }
         loop {
-            let retired = self.retire_first()?;
+            let retired = self.retire_first(self.common.receiver_is_gone())?;
             let completed = self.complete_one()?;
             if self.state.lock().ring_is_free {
                 // It needs no space: it comes next, whenever that is. An error is left to whoever needs it.
@@ -57,12 +57,22 @@ impl<F: Files> Chain<F> {
     }
 
     /// Takes the first file out of the chain if it is drained.
-    fn retire_first(&self) -> io::Result<bool> {
+    ///
+    /// The words of the ring are used anew, under the salt of another life: not while the receiver looks at them. In an
+    /// overflow file that is gone it finds zeros.
+    fn retire_first(&self, receiver_is_gone: bool) -> io::Result<bool> {
         let (number, log) = {
             let state = self.state.lock();
-            let first = &state.entries[0];
-            match &first.log {
-                Some(log) if state.entries.len() > 1 => (first.number, Arc::clone(log)),
+            let (first, next) = (&state.entries[0], state.entries.get(1));
+            match (&first.log, next) {
+                (Some(log), Some(next))
+                    if first.number > 0
+                        || next.entered
+                        || receiver_is_gone
+                        || planted!("ring_retired_under_the_receiver") =>
+                {
+                    (first.number, Arc::clone(log))
+                }
                 _ => return Ok(false),
             }
         };
@@ -152,7 +162,7 @@ impl<F: Files> Chain<F> {
             if let Some(log) = first {
                 log.pass_fillers();
             }
-            if !self.retire_first()? {
+            if !self.retire_first(true)? {
                 return Ok(());
             }
         }

@@ -206,6 +206,12 @@ impl<M: Memory> Ring<M> {
             .saturating_sub(acknowledged)
     }
 
+    /// Messages acknowledged in this life; whoever sees the count sees the acknowledgements.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        // [O:acknowledged_read] Acquire: E15, pairs with [O:acknowledged].
+        self.back.acknowledged.load(Ordering::Acquire)
+    }
+
     /// Of these, handed out at least once.
     pub(crate) fn handed_out(&self) -> u64 {
         // [O:counts] Relaxed: a count; no data hangs on it.
@@ -266,6 +272,7 @@ impl<M: Memory> Ring<M> {
             .store(end, crate::sync::weaken!("end", Ordering::Release));
         self.events.readable.notify();
         self.events.room.notify();
+        self.events.published.notify();
     }
 
     /// Whether nothing can be claimed any more.

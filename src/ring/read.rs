@@ -188,13 +188,15 @@ impl<M: Memory> Ring<M> {
             // [O:cursor_look] Relaxed: whoever calls has the ring to itself.
             cursor: self.reading.cursor.load(Ordering::Relaxed),
         };
+        let mut buffer = Vec::new();
         while self.is_published(reader.cursor) {
             // [O:again] Relaxed: seen published just now.
             let word0 = self
                 .memory
                 .load(self.layout.word(reader.cursor), Ordering::Relaxed);
             let is_filler = frame::state_of(word0) == Some(State::Acknowledged);
-            match self.read_published(reader.cursor, None) {
+            // Whole, and checked: no receiver has done that.
+            match self.read_published(reader.cursor, Some(&mut buffer)) {
                 Some((word1, _)) if is_filler => {
                     let next = reader.cursor + word1.frame_len();
                     self.pass(&mut reader, next);
@@ -220,8 +222,9 @@ impl<M: Memory> Ring<M> {
             word0,
             weaken!("acknowledge", Ordering::Release),
         );
-        // [O:counts] Relaxed: a count; no data hangs on it.
-        self.back.acknowledged.fetch_add(1, Ordering::Relaxed) + 1
+        // [O:acknowledged] Release: E15, pairs with [O:acknowledged_read]; what it counts is before it.
+        let release = weaken!("acknowledged", Ordering::Release);
+        self.back.acknowledged.fetch_add(1, release) + 1
     }
 
     /// Writes an acknowledged filler over `[position, end)`, which lies in one life and does not cross
@@ -313,12 +316,18 @@ impl<M: Memory> Ring<M> {
         let Some(end) = self.end() else { return head };
         let mut at = head;
         while at < end {
+            // Of what an earlier life left nothing was checked yet: rot must not look like padding.
             match self.published_at(at) {
-                Some(word1) if word1.kind == Kind::Padding => at += word1.frame_len(),
+                Some(word1) if self.is_padding(at, word1) => at += word1.frame_len(),
                 _ => return head,
             }
         }
         at
+    }
+
+    fn is_padding(&self, position: u64, word1: Word1) -> bool {
+        let salt = self.life_at(position).salt;
+        word1.kind == Kind::Padding && word1.matches(position, salt, 0)
     }
 
     /// The end of the published prefix that begins at `from`, and the claims in it: each is a message or

@@ -5,13 +5,23 @@
 
 #![allow(missing_docs)] // it is for one reader
 
+mod chain;
+mod files;
+
+pub use chain::{
+    Chain, ChainReceived, ChainReceiver, ChainSetup, Handle, Held, KEEPER_AHEAD, KEEPER_TIDY,
+};
+
 use crate::durability::timer;
-use crate::durability::{Log, Mode as LogMode, Received as LogReceived, SendFailure, Wait};
+use crate::durability::{
+    Common, Log, Mode as LogMode, Place, Received as LogReceived, SendFailure, Wait,
+};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, State, Word1, payload_crc, salt_from};
 use crate::format::incarnations::{Life, Lives};
 use crate::memory::modelled::Modelled;
 use crate::ring::{Claim as RingClaim, Layout, Reader, Ring, Start};
+use crate::sync::Arc;
 use std::time::Duration;
 
 pub const SENT: u32 = timer::SENT;
@@ -26,6 +36,28 @@ pub enum Mode {
     PerSend,
     FlushOnly,
     Every { max_ops: u64 },
+}
+
+impl From<Mode> for LogMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::PerSend => LogMode::PerSend,
+            Mode::FlushOnly => LogMode::FlushOnly,
+            Mode::Every { max_ops } => LogMode::Every {
+                max_ops,
+                max_delay: Duration::ZERO,
+            },
+        }
+    }
+}
+
+fn common(mode: Mode, commit_every: u64, senders: u64) -> Arc<Common> {
+    let common = Common::new(mode.into());
+    common.set_commit_every(commit_every);
+    for _ in 0..senders {
+        common.sender_joined();
+    }
+    Arc::new(common)
 }
 
 /// How a channel begins.
@@ -61,6 +93,7 @@ pub enum Failure {
     TooLarge,
     Io,
     Unsynced,
+    Sealed,
 }
 
 impl From<SendFailure> for Failure {
@@ -71,6 +104,7 @@ impl From<SendFailure> for Failure {
             SendFailure::TooLarge { .. } => Failure::TooLarge,
             SendFailure::Io(_) => Failure::Io,
             SendFailure::Unsynced(_) => Failure::Unsynced,
+            SendFailure::Sealed => Failure::Sealed,
         }
     }
 }
@@ -84,6 +118,7 @@ pub enum Received {
     },
     Disconnected,
     Failed,
+    End,
 }
 
 /// The one receiver's own state.
@@ -102,6 +137,7 @@ impl Receiver {
                 deliveries: frame.deliveries,
             },
             LogReceived::Disconnected => Received::Disconnected,
+            LogReceived::End => Received::End,
             LogReceived::Failed(_) => Received::Failed,
         }
     }
@@ -144,6 +180,7 @@ impl Channel {
             checkpoints: CHECKPOINTS,
             ring: RING,
             capacity,
+            once: false,
         };
         let life = Life {
             start,
@@ -159,15 +196,6 @@ impl Channel {
             unacknowledged: 0,
             handed_out: 0,
             bound: setup.bound,
-            shown_by_commit: matches!(setup.mode, Mode::PerSend),
-        };
-        let mode = match setup.mode {
-            Mode::PerSend => LogMode::PerSend,
-            Mode::FlushOnly => LogMode::FlushOnly,
-            Mode::Every { max_ops } => LogMode::Every {
-                max_ops,
-                max_delay: Duration::ZERO,
-            },
         };
         let memory = Modelled::new((RING + capacity / 8) as usize);
         let stored = [1, 2].map(|generation| Checkpoint {
@@ -177,11 +205,16 @@ impl Channel {
             tail: start,
             ..Checkpoint::default()
         });
-        let log = Log::new(Ring::new(memory, layout, start_of_ring), mode, stored);
-        log.set_commit_every(setup.commit_every);
-        for _ in 0..setup.senders {
-            log.sender_joined();
-        }
+        let common = common(setup.mode, setup.commit_every, setup.senders);
+        let events = Arc::clone(&common.events);
+        let ring = Ring::new(memory, layout, start_of_ring, events);
+        let place = Place {
+            stored,
+            ahead: 0,
+            previous: None,
+            return_at: 0,
+        };
+        let log = Log::new(ring, common, place);
         Channel { log }
     }
 
@@ -198,15 +231,15 @@ impl Channel {
     }
 
     pub fn sender_joined(&self) {
-        self.log.sender_joined();
+        self.log.common().sender_joined();
     }
 
     pub fn sender_left(&self) {
-        self.log.sender_left();
+        self.log.common().sender_left();
     }
 
     pub fn receiver_left(&self) {
-        self.log.receiver_left();
+        self.log.common().receiver_left();
     }
 
     pub fn receiver(&self) -> Receiver {
@@ -218,19 +251,29 @@ impl Channel {
 
     /// As the receiver of a file does without a backlog.
     pub fn try_receive(&self, receiver: &mut Receiver) -> Option<Received> {
-        let received = match self.log.read_returned(&mut receiver.buffer) {
-            Some(received) => received,
-            None => self
-                .log
-                .try_read(&mut receiver.reader, &mut receiver.buffer)?,
-        };
+        if let Some(received) = self.read_returned(receiver) {
+            return Some(received);
+        }
+        let (reader, buffer) = (&mut receiver.reader, &mut receiver.buffer);
+        match self.log.try_read(reader, buffer)? {
+            LogReceived::Disconnected => Some(
+                self.read_returned(receiver)
+                    .unwrap_or(Received::Disconnected),
+            ),
+            received => Some(receiver.received(received)),
+        }
+    }
+
+    fn read_returned(&self, receiver: &mut Receiver) -> Option<Received> {
+        let position = self.log.common().take_returned()?;
+        let received = self.log.read_again(position, &mut receiver.buffer);
         Some(receiver.received(received))
     }
 
     /// Waits for something.
     pub fn receive(&self, receiver: &mut Receiver) -> Received {
         let ready = || self.try_receive(receiver);
-        let received = self.log.ring().readable.wait(None, ready);
+        let received = self.log.common().events.readable.wait(None, ready);
         received.expect("there is no deadline")
     }
 
@@ -239,7 +282,7 @@ impl Channel {
     }
 
     pub fn give_back(&self, position: u64) {
-        self.log.give_back(position);
+        self.log.common().give_back(position);
     }
 
     pub fn sync_sent(&self) -> bool {
@@ -254,24 +297,24 @@ impl Channel {
 
     /// The flags that are set.
     pub fn timer_flags(&self) -> u32 {
-        self.log.timer.flags()
+        self.log.common().timer.flags()
     }
 
     pub fn timer_flag(&self, flags: u32) {
-        self.log.timer.flag(flags);
+        self.log.common().timer.flag(flags);
     }
 
     /// Sleeps until one of the flags is set, takes those that are, and does what they ask for at once:
     /// the deadline is now.
     pub fn timer_wait(&self, flags: u32) -> u32 {
-        let set = || (self.log.timer.flags() & flags != 0).then_some(());
-        self.log.timer.event().wait(None, set);
+        let set = || (self.log.common().timer.flags() & flags != 0).then_some(());
+        self.log.common().timer.event().wait(None, set);
         self.timer_fire(flags)
     }
 
     /// Takes the flags, and does what they ask for.
     pub fn timer_fire(&self, flags: u32) -> u32 {
-        let taken = self.log.timer.take(flags);
+        let taken = self.log.common().timer.take(flags);
         self.log.on_timer(taken).ok();
         taken
     }
@@ -300,6 +343,15 @@ impl Channel {
     pub fn reclaim(&self) {
         let ring = self.log.ring();
         ring.raise_limit(ring.head() + ring.capacity());
+    }
+
+    /// Shows that the ring ends at its limit. No other file is behind it.
+    pub fn close_end(&self) {
+        self.log.close_end();
+    }
+
+    pub fn seal(&self) {
+        self.log.seal();
     }
 
     pub fn hold_back(&self, position: u64) {

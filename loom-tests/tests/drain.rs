@@ -1,0 +1,275 @@
+//! Files that are drained: retired, removed, used anew.
+
+#![cfg(loom)]
+#![allow(clippy::unwrap_used)]
+
+use loom_tests::{Arc, Chain, ChainSetup, Held, Mode, chain, model, spawn_in};
+use walchan::models::{ChainReceiver, KEEPER_TIDY};
+
+/// A chain into which so many messages of 16 bytes were sent, all of them received.
+fn received(messages: usize, setup: ChainSetup) -> (Arc<Chain>, ChainReceiver, Vec<Held>) {
+    let log = chain(setup);
+    let handle = log.handle();
+    for _ in 0..messages {
+        log.send(&handle, b"").unwrap();
+    }
+    let mut receiver = log.receiver();
+    let held = (0..messages).map(|_| log.try_receive(&mut receiver).unwrap().message());
+    let held = held.collect();
+    (log, receiver, held)
+}
+
+// Threads: two acknowledge the last two messages of the ring, which is sealed and left by the receiver; the keeper, once. It
+// retires the ring, or is told to come again.
+#[test]
+fn two_acknowledgers_drain_a_file() {
+    model(
+        "two_acknowledgers_drain_a_file",
+        "the last two acknowledgements of a file, the keeper beside them: it is retired, or told of",
+        || {
+            let (log, _receiver, held) = received(5, ChainSetup::default());
+            log.acknowledge(&held[0]);
+            log.acknowledge(&held[1]);
+            let acknowledgers = [2, 3].map(|i| {
+                let held = held[i].clone();
+                spawn_in(&log, move |log| log.acknowledge(&held))
+            });
+            assert!(log.keep());
+            for acknowledger in acknowledgers {
+                acknowledger.join().unwrap();
+            }
+            assert!(log.numbers() == [1, 0] || log.keeper_flags() & KEEPER_TIDY != 0);
+            assert!(log.keep());
+            assert_eq!(log.numbers(), [1, 0]);
+        },
+    );
+}
+
+// Threads: the last message of an overflow file is acknowledged; the keeper, which was told to come for something else.
+// The file is removed, or the keeper is told again.
+#[test]
+fn the_keeper_is_told_of_a_drained_file() {
+    model(
+        "the_keeper_is_told_of_a_drained_file",
+        "the last acknowledgement of a file as the keeper takes its flags: seen, or flagged again",
+        || {
+            let (log, _receiver, held) = received(5, ChainSetup::default());
+            for held in &held[..3] {
+                log.acknowledge(held);
+            }
+            let last = held[3].clone();
+            let acknowledger = spawn_in(&log, move |log| log.acknowledge(&last));
+            assert!(log.keep());
+            acknowledger.join().unwrap();
+            assert!(log.numbers() == [1, 0] || log.keeper_flags() & KEEPER_TIDY != 0);
+        },
+    );
+}
+
+// Threads: the last message of the ring that is not acknowledged, its first, is, by somebody who may not see yet that the ring
+// has an end; a sender links the next file, and the keeper has been by; the receiver goes on there. One of them tells the keeper
+// that the ring is drained.
+#[test]
+fn a_file_drained_as_the_receiver_leaves_is_told_of() {
+    model(
+        "a_file_drained_as_the_receiver_leaves_is_told_of",
+        "the last acknowledgement of a file as its end is shown and the receiver leaves: somebody tells",
+        || {
+            let (log, mut receiver, held) = received(4, ChainSetup::default());
+            for held in &held[1..] {
+                log.acknowledge(held);
+            }
+            let last = held[0].clone();
+            let acknowledger = spawn_in(&log, move |log| log.acknowledge(&last));
+            let sender = spawn_in(&log, |log| {
+                log.send(&log.handle(), b"").unwrap();
+                assert!(log.keep());
+            });
+            let next = log.receive(&mut receiver).message();
+            acknowledger.join().unwrap();
+            sender.join().unwrap();
+            assert_eq!(next.position, 64);
+            // Or the acknowledgement made room in the ring.
+            if log.numbers().contains(&1) {
+                assert!(log.numbers()[0] == 1 || log.keeper_flags() & KEEPER_TIDY != 0);
+                assert!(log.keep());
+                assert_eq!(log.numbers()[0], 1);
+            }
+        },
+    );
+}
+
+// Threads: an acknowledgement in an overflow file leaves so little behind that the channel may return to its ring; the keeper,
+// which was told to come for something else. It returns, or is told again.
+#[test]
+fn the_keeper_is_told_of_the_way_back() {
+    model(
+        "the_keeper_is_told_of_the_way_back",
+        "little is behind in an overflow file as the keeper takes its flags: seen, or flagged again",
+        || {
+            let log = chain(ChainSetup {
+                mode: Mode::Every { max_ops: 100 },
+                overflow: 256,
+                in_overflow: true,
+                ..ChainSetup::default()
+            });
+            let handle = log.handle();
+            for _ in 0..6 {
+                // Too large for the ring.
+                log.send(&handle, b"16 bytes, no less").unwrap();
+            }
+            let mut receiver = log.receiver();
+            let held = [(); 6].map(|()| log.try_receive(&mut receiver).unwrap().message());
+            assert!(log.keep());
+            assert_eq!(log.numbers(), [1, 2, 0]);
+            log.flag_keeper(KEEPER_TIDY);
+            let late = held[5].clone();
+            let acknowledger = spawn_in(&log, move |log| log.acknowledge(&late));
+            assert!(log.keep());
+            acknowledger.join().unwrap();
+            assert!(log.is_in_ring() || log.keeper_flags() & KEEPER_TIDY != 0);
+            assert!(log.keep());
+            assert!(log.is_in_ring());
+        },
+    );
+}
+
+// Threads: the last message of an overflow file, whose end is padding, is acknowledged; the keeper removes the file, whose
+// space is punched; the receiver, which has not passed the padding, and may find it, zeros, or half of each. It must go on
+// to the message in the next file.
+#[test]
+fn a_receiver_late_in_a_removed_file_goes_on() {
+    model(
+        "a_receiver_late_in_a_removed_file_goes_on",
+        "a receiver before the padding of a file that is removed: it goes on in the next",
+        || {
+            let setup = ChainSetup {
+                ring: 128,
+                in_overflow: true,
+                ..ChainSetup::default()
+            };
+            let (log, mut receiver, held) = received(3, setup);
+            log.acknowledge(&held[0]);
+            log.acknowledge(&held[1]);
+            let position = log.send(&log.handle(), b"16 bytes, no less").unwrap();
+            let last = held[2].clone();
+            let acknowledger = spawn_in(&log, move |log| {
+                log.acknowledge(&last);
+                assert!(log.keep());
+            });
+            let next = log.receive(&mut receiver).message();
+            assert_eq!(next.position, position);
+            acknowledger.join().unwrap();
+            assert!(log.keep());
+            assert_eq!(log.removed(), [1]);
+        },
+    );
+}
+
+// Threads: the last message of the ring is acknowledged, late; the keeper, and then a sender, which may be the first in the
+// ring's new life. Nobody may write, or read, the ring's words through the old log.
+#[test]
+fn nobody_is_late_in_a_ring_that_begins_anew() {
+    model(
+        "nobody_is_late_in_a_ring_that_begins_anew",
+        "the last acknowledgement of the ring, which is used anew at once: nothing old touches it",
+        || {
+            let (log, mut receiver, held) = received(8, ChainSetup::default());
+            for held in &held[..3] {
+                log.acknowledge(held);
+            }
+            let last = held[3].clone();
+            let acknowledger = spawn_in(&log, move |log| log.acknowledge(&last));
+            assert!(log.keep());
+            let position = log.send(&log.handle(), b"").unwrap();
+            acknowledger.join().unwrap();
+            let next = log.try_receive(&mut receiver).unwrap().message();
+            assert_eq!(next.position, position);
+        },
+    );
+}
+
+// Threads: the receiver, which has read the ring to its end; the keeper, which would retire the ring, and a sender behind
+// it, who may be the first in its new life. The receiver still looks for a frame behind the last: the ring must wait for it.
+#[test]
+fn the_ring_begins_anew_behind_the_receiver() {
+    model(
+        "the_ring_begins_anew_behind_the_receiver",
+        "a receiver that leaves the drained ring, which is used anew: it is not in it any more",
+        || {
+            let log = chain(ChainSetup::default());
+            let handle = log.handle();
+            for _ in 0..8 {
+                log.send(&handle, b"").unwrap();
+            }
+            let mut receiver = log.receiver();
+            for _ in 0..4 {
+                let held = log.try_receive(&mut receiver).unwrap().message();
+                log.acknowledge(&held);
+            }
+            let keeper = spawn_in(&log, |log| {
+                log.flag_keeper(KEEPER_TIDY);
+                assert!(log.keep());
+                log.send(&log.handle(), b"").unwrap();
+            });
+            assert_eq!(log.receive(&mut receiver).message().position, 64);
+            keeper.join().unwrap();
+        },
+    );
+}
+
+// Threads: a sender with a handle that has only ever known the ring, which is retired and begins anew; the keeper. The
+// message must not go to the ring through the old log: it is received, behind those before it.
+#[test]
+fn an_old_handle_finds_the_new_ring() {
+    model(
+        "an_old_handle_finds_the_new_ring",
+        "a handle that knows the ring's old life, the ring begins anew: its message is where it belongs",
+        || {
+            let (log, mut receiver, held) = received(5, ChainSetup::default());
+            for held in &held[..3] {
+                log.acknowledge(held);
+            }
+            let old = spawn_in(&log, |log| log.send(&log.handle(), b"").unwrap());
+            log.acknowledge(&held[3]);
+            log.acknowledge(&held[4]);
+            assert!(log.keep());
+            let position = old.join().unwrap();
+            let next = log.receive(&mut receiver).message();
+            assert_eq!(next.position, position);
+        },
+    );
+}
+
+// Threads: the receiver comes to a file in which nothing is; the keeper retires and removes that file, for it is drained. The
+// receiver must not write to it, and must get the message behind it.
+#[test]
+fn a_receiver_passes_an_empty_file_that_goes() {
+    model(
+        "a_receiver_passes_an_empty_file_that_goes",
+        "a receiver comes to an empty sealed file as that is removed: it writes nothing, and goes on",
+        || {
+            let setup = ChainSetup {
+                mode: Mode::Every { max_ops: 100 },
+                overflow: 32,
+                ..ChainSetup::default()
+            };
+            let (log, mut receiver, held) = received(4, setup);
+            // Ahead of need: smaller than the message that comes.
+            assert!(log.keep());
+            let large = log.send(&log.handle(), &[7; 40]).unwrap();
+            for held in &held {
+                log.acknowledge(held);
+            }
+            assert!(log.keep());
+            assert_eq!(log.numbers()[..3], [0, 1, 2]);
+            log.flag_keeper(KEEPER_TIDY);
+            let keeper = spawn_in(&log, |log| assert!(log.keep()));
+            assert_eq!(log.receive(&mut receiver).message().position, large);
+            keeper.join().unwrap();
+            assert!(log.keep());
+            assert!(log.removed().contains(&1));
+            assert!(log.is_durably_drained(1));
+        },
+    );
+}
