@@ -120,15 +120,15 @@ impl<M: Memory> Log<M> {
     }
 
     /// Waits for the senders that the last round released, and that come back with their next message: each sync
-    /// costs the same however many it covers. Bounded by the time that one takes, and much less where nobody comes; a lone
-    /// sender does not wait at all.
+    /// costs the same however many it covers. Bounded by twice the time that one takes, and by half of it where nobody comes; a
+    /// lone sender does not wait at all.
     fn gather(&self, lead: &Lead) {
         if lead.sends < 2 {
             return;
         }
         // With the role, in a synced mode, nobody else raises the limit: what lies behind the frontier is not reclaimed.
         let mut end = self.frontier(&self.pages.lock());
-        let (mut sends, mut patience) = (0, Patience::new(lead.sync.min(GATHER_MAX)));
+        let (mut sends, mut patience) = (0, Patience::new((lead.sync * 2).min(GATHER_MAX)));
         loop {
             let (further, more) = self.ring.published_prefix(end);
             (end, sends) = (further, sends + more);
