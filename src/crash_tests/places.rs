@@ -3,7 +3,6 @@
 use super::*;
 use crate::format::HEADER_LEN;
 use crate::memory::Medium;
-use crate::memory::simulated::Part;
 use crate::memory::simulated::directory::{Directory, Entry, Geometry};
 use crate::overflow::Growth;
 use crate::overflow::disk::{Directory as Names, Disk};
