@@ -558,13 +558,6 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         MessageId::new(position, life.map_or(0, |life| life.tag))
     }
 
-    /// The id of what is sent at a position, where there is one file.
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn id_at(&self, position: u64) -> MessageId {
-        let life = self.log().ring().lives().at(position);
-        MessageId::new(position, life.map_or(0, |life| life.tag))
-    }
-
     #[inline]
     fn held(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> Held<F> {
         let is_first = Arc::ptr_eq(log, self.chain.first());

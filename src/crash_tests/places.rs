@@ -3,7 +3,6 @@
 use super::*;
 use crate::format::HEADER_LEN;
 use crate::memory::Medium;
-use crate::memory::simulated::Part;
 use crate::memory::simulated::directory::{Directory, Entry, Geometry};
 use crate::overflow::Growth;
 use crate::overflow::disk::{Directory as Names, Disk};
@@ -218,13 +217,6 @@ impl Life<Chained> {
     /// Numbers of the files that are there.
     pub(super) fn numbers(&self) -> Vec<u64> {
         self.places().directory.numbers()
-    }
-
-    /// The part of the disk that the file has in which a position lies.
-    pub(super) fn part_of(&self, position: u64) -> Part {
-        let log = self.channel.chain().log_at(position);
-        let log = log.expect("somebody has just claimed there");
-        log.ring().memory().whole()
     }
 }
 

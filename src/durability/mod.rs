@@ -179,7 +179,7 @@ impl<M: Memory> Log<M> {
         &self.ring
     }
 
-    #[cfg(any(test, fuzzing, all(loom, feature = "models")))]
+    #[cfg(all(loom, feature = "models"))]
     pub(crate) fn common(&self) -> &Common {
         &self.common
     }

@@ -97,7 +97,7 @@ pub(crate) struct Simulated {
     meanwhile: Arc<Mutex<Option<Meanwhile>>>,
     part: Part,
     /// As long as somebody has it, the part is given to no other file.
-    lease: Option<Arc<()>>,
+    _lease: Option<Arc<()>>,
 }
 
 impl std::fmt::Debug for Simulated {
@@ -149,7 +149,7 @@ impl Simulated {
             state: Arc::new(Mutex::new(state)),
             meanwhile: Arc::default(),
             part: Part::ALL,
-            lease: None,
+            _lease: None,
         }
     }
 
@@ -175,7 +175,7 @@ impl Simulated {
         assert!(whole || part == Part::ALL, "{part:?}");
         Simulated {
             part,
-            lease: None,
+            _lease: None,
             ..self.clone()
         }
     }
@@ -184,7 +184,7 @@ impl Simulated {
     pub(crate) fn disk(&self) -> Self {
         Simulated {
             part: Part::ALL,
-            lease: None,
+            _lease: None,
             ..self.clone()
         }
     }

@@ -189,7 +189,7 @@ impl Directory {
         let held = lease.upgrade().unwrap_or_default();
         *lease = Arc::downgrade(&held);
         Simulated {
-            lease: Some(held),
+            _lease: Some(held),
             ..self.disk.part(self.geometry.place(place, len))
         }
     }
