@@ -267,12 +267,12 @@ fn every_image_of_small_programs_keeps_every_promise() {
 
 #[test]
 fn random_programs_with_overflow_files_keep_every_promise_over_random_crashes() {
-    run_all(2, 4, SEEDS, u64::MAX);
+    run_all(2, 4, SEEDS / 2, u64::MAX);
 }
 
 #[test]
 fn every_image_of_small_programs_with_overflow_files_keeps_every_promise() {
-    run_all(3, 4, SEEDS, u64::MAX);
+    run_all(3, 4, SEEDS / 2, u64::MAX);
 }
 
 #[test]
