@@ -82,6 +82,14 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
 }
 
 impl Oracle {
+    /// Of a file that grows, or not.
+    pub fn new(grows: bool) -> Self {
+        Oracle {
+            grows,
+            ..Oracle::default()
+        }
+    }
+
     /// So many reports were heard.
     pub fn now(&self) -> usize {
         self.reports.len()

@@ -305,6 +305,12 @@ impl Case {
                         (false, false) => written.clear(),
                     }
                 }
+                // So pages are marked as changed. Which they are is not seen here: the call does not tell where the map begins.
+                Event::Call(call, Verdict::Continue)
+                    if call.name == "madvise" && call.args[2] == MADV_POPULATE_WRITE =>
+                {
+                    written.extend(&missing);
+                }
                 Event::Call(call, Verdict::Continue) if call.name == "pwrite64" => {
                     let (from, len) = (call.args[3] as usize, call.args[2] as usize);
                     let part = bytes.get(from..(from + len).min(bytes.len()));
