@@ -77,6 +77,8 @@ impl Fences {
 #[cfg(not(all(loom, feature = "models")))]
 mod inner {
     pub(crate) use parking_lot::MutexGuard;
+    use rustix::io::Errno;
+    use rustix::thread::futex;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::Ordering;
     use std::sync::atomic::fence;
@@ -85,7 +87,7 @@ mod inner {
     pub(crate) type AtomicBool = std::sync::atomic::AtomicBool;
     pub(crate) type AtomicU32 = std::sync::atomic::AtomicU32;
     pub(crate) type AtomicU64 = std::sync::atomic::AtomicU64;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     /// Whether this process could register for memory barriers on request. Asked once.
     #[inline]
@@ -125,6 +127,9 @@ mod inner {
     /// How often a waiter looks again before it sleeps.
     pub(crate) const SPINS: u32 = 10;
 
+    /// One look before the announcement, where waiting is rare.
+    pub(crate) const ONCE: u32 = 1;
+
     #[inline(always)]
     pub(crate) fn sabotaged(_: &str) -> bool {
         false
@@ -139,6 +144,39 @@ mod inner {
             }
         } else {
             std::thread::yield_now();
+        }
+    }
+
+    /// Looks again for what others do, while they do something; not for ever.
+    #[derive(Debug)]
+    pub(crate) struct Patience {
+        began: Instant,
+        last: Instant,
+        most: Duration,
+    }
+
+    impl Patience {
+        /// For `most` at most, and for a quarter of that without news.
+        pub(crate) fn new(most: Duration) -> Self {
+            let began = Instant::now();
+            Patience {
+                began,
+                last: began,
+                most,
+            }
+        }
+
+        /// Lets others run; `false`: enough. `news`: the last look found some.
+        pub(crate) fn another(&mut self, news: bool) -> bool {
+            let now = Instant::now();
+            if news {
+                self.last = now;
+            }
+            if now - self.last > self.most / 4 || now - self.began > self.most {
+                return false;
+            }
+            std::thread::yield_now();
+            true
         }
     }
 
@@ -172,30 +210,35 @@ mod inner {
         }
     }
 
-    #[derive(Debug, Default)]
-    pub(crate) struct Condvar(parking_lot::Condvar);
+    /// A number that grows, and that threads sleep on until it does: a futex of the kernel.
+    #[derive(Debug)]
+    pub(crate) struct Generation(AtomicU32);
 
-    impl Condvar {
+    impl Generation {
         pub(crate) fn new() -> Self {
-            Condvar(parking_lot::Condvar::new())
+            Generation(AtomicU32::new(0))
         }
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
+
+        pub(crate) fn load(&self, order: Ordering) -> u32 {
+            // [O:forwarded] The order is the caller's.
+            self.0.load(order)
         }
-        /// Waits until notified or `deadline`; `true` if the deadline passed.
-        pub(crate) fn wait<'a, T>(
-            &self,
-            mut guard: MutexGuard<'a, T>,
-            deadline: Option<Instant>,
-        ) -> (MutexGuard<'a, T>, bool) {
-            let timed_out = match deadline {
-                None => {
-                    self.0.wait(&mut guard);
-                    false
-                }
-                Some(at) => self.0.wait_until(&mut guard, at).timed_out(),
-            };
-            (guard, timed_out)
+
+        /// Makes it grow, and wakes all who sleep on what it was: one system call, and none of them waits for another.
+        pub(crate) fn advance(&self, order: Ordering) {
+            // [O:forwarded] The order is the caller's.
+            self.0.fetch_add(1, order);
+            // The word is mapped, and the operation is one that every kernel knows: there is no error.
+            futex::wake(&self.0, futex::Flags::PRIVATE, i32::MAX as u32).ok();
+        }
+
+        /// Sleeps while it is `seen`, until `deadline`; perhaps not as long. `true` if the deadline passed.
+        pub(crate) fn sleep(&self, seen: u32, deadline: Option<Instant>) -> bool {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            // What the kernel cannot tell is long.
+            let left = left.and_then(|left| futex::Timespec::try_from(left).ok());
+            let woken = futex::wait(&self.0, futex::Flags::PRIVATE, seen, left.as_ref());
+            woken == Err(Errno::TIMEDOUT)
         }
     }
 }
@@ -206,10 +249,13 @@ mod inner {
     use loom::sync::atomic::fence;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
     pub(crate) use std::sync::Arc;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     /// Spinning would only multiply the interleavings.
     pub(crate) const SPINS: u32 = 0;
+
+    /// So would this.
+    pub(crate) const ONCE: u32 = 0;
 
     pub(super) fn fence_whole() {
         // [O:none] The tag is at the use.
@@ -236,6 +282,20 @@ mod inner {
     }
 
     pub(crate) fn back_off(_look: u32) {}
+
+    /// Without any: what comes later is another interleaving.
+    #[derive(Debug)]
+    pub(crate) struct Patience;
+
+    impl Patience {
+        pub(crate) fn new(_most: Duration) -> Self {
+            Patience
+        }
+
+        pub(crate) fn another(&mut self, _news: bool) -> bool {
+            false
+        }
+    }
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
@@ -276,27 +336,46 @@ mod inner {
         }
     }
 
+    /// A number that grows, and that threads sleep on until it does: a futex. The kernel compares under a lock, behind
+    /// which whoever wakes comes too.
     #[derive(Debug)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
+    pub(crate) struct Generation {
+        number: AtomicU32,
+        bucket: Mutex<()>,
+        woken: loom::sync::Condvar,
+    }
 
-    impl Condvar {
+    impl Generation {
         pub(crate) fn new() -> Self {
-            Condvar(loom::sync::Condvar::new())
-        }
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
-        }
-        /// Waits until notified. loom has no time, so a deadline never passes: a model of one
-        /// is a thread that notifies.
-        pub(crate) fn wait<'a, T>(
-            &self,
-            guard: MutexGuard<'a, T>,
-            _deadline: Option<Instant>,
-        ) -> (MutexGuard<'a, T>, bool) {
-            match self.0.wait(guard) {
-                Ok(guard) => (guard, false),
-                Err(poisoned) => (poisoned.into_inner(), false),
+            Generation {
+                number: AtomicU32::new(0),
+                bucket: Mutex::new(()),
+                woken: loom::sync::Condvar::new(),
             }
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> u32 {
+            // [O:forwarded] The order is the caller's.
+            self.number.load(order)
+        }
+
+        pub(crate) fn advance(&self, order: Ordering) {
+            // [O:forwarded] The order is the caller's.
+            self.number.fetch_add(1, order);
+            let bucket = self.bucket.lock();
+            self.woken.notify_all();
+            drop(bucket);
+        }
+
+        /// Sleeps while it is `seen`. loom has no time, so a deadline never passes: a model of one is a thread that
+        /// notifies.
+        pub(crate) fn sleep(&self, seen: u32, _deadline: Option<Instant>) -> bool {
+            let bucket = self.bucket.lock();
+            // [O:none] Ordered by the lock, as in the kernel.
+            if self.number.load(Ordering::Relaxed) == seen {
+                drop(self.woken.wait(bucket));
+            }
+            false
         }
     }
 }

@@ -391,3 +391,18 @@ fn a_last_file_without_messages_is_no_damage_to_who_comes_to_it() {
         assert_eq!(names(&path).len(), 1);
     }
 }
+
+#[test]
+fn what_a_killed_maker_of_an_overflow_file_left_is_removed() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    drop(open(&path, flush()));
+    std::fs::write(dir.path().join("q.7.walchan-new"), vec![7; 5000]).unwrap();
+    std::fs::write(dir.path().join("q.x.walchan-new"), "mine").unwrap();
+    drop(open(&path, flush()));
+    assert_eq!(
+        names(&path),
+        BTreeSet::from(["q", "q.x.walchan-new"].map(str::to_owned))
+    );
+}

@@ -1,7 +1,7 @@
 //! Flags that wake a thread.
 
 use crate::ring::wait::Event;
-use crate::sync::{AtomicU32, Fences, Ordering, weaken_fence};
+use crate::sync::{AtomicU32, Fences, ONCE, Ordering, weaken_fence};
 
 #[derive(Debug)]
 pub(crate) struct Flags {
@@ -13,7 +13,7 @@ impl Flags {
     pub(crate) fn new() -> Self {
         Flags {
             flags: AtomicU32::new(0),
-            event: Event::new(0, Fences::Even),
+            event: Event::new(ONCE, Fences::Even),
         }
     }
 

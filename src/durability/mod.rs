@@ -99,7 +99,16 @@ enum Turn<'a> {
     Reached,
     Failed,
     /// It has the role of the leader.
-    Lead(MutexGuard<'a, ()>),
+    Lead(MutexGuard<'a, Lead>),
+}
+
+/// What one leader leaves to the next, with the role.
+#[derive(Debug, Default)]
+struct Lead {
+    /// `PerSend`: the sends that the last round covered, and those that had come meanwhile.
+    sends: u64,
+    /// How long its sync took.
+    sync: Duration,
 }
 
 /// A ring with durability: everything of one file of a channel but types, the file and recovery.
@@ -114,7 +123,7 @@ pub(crate) struct Log<M: Memory> {
     begun: AtomicU64,
     completed: AtomicU64,
     /// The role of the leader: only ever tried.
-    leader: Mutex<()>,
+    leader: Mutex<Lead>,
     pages: Mutex<Pages>,
     /// The head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
     stored_head: AtomicU64,
@@ -162,7 +171,7 @@ impl<M: Memory> Log<M> {
             commit: CachePadded(AtomicU64::new(commit)),
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
-            leader: Mutex::new(()),
+            leader: Mutex::new(Lead::default()),
             stored_head: AtomicU64::new(stored[0].head),
             pages: Mutex::new(pages),
             ahead,

@@ -2,13 +2,17 @@
 
 use super::pages::Pages;
 use super::timer::{HURRY, PROGRESS, SENT};
-use super::{Goal, Log, Mode, POISONED, Turn};
+use super::{Goal, Lead, Log, Mode, POISONED, Turn};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::FRAME_ALIGN;
 use crate::memory::Memory;
 use crate::planted::planted;
-use crate::sync::{MutexGuard, Ordering, weaken};
+use crate::sync::{MutexGuard, Ordering, Patience, weaken};
 use std::io;
+use std::time::{Duration, Instant};
+
+/// Coming back takes senders the time of a processor, not of a disk.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 impl<M: Memory> Log<M> {
     pub(super) fn reached(&self, goal: Goal) -> bool {
@@ -32,7 +36,7 @@ impl<M: Memory> Log<M> {
     pub(super) fn drive(&self, goal: Goal) -> io::Result<()> {
         self.commit_previous()?;
         loop {
-            let role = match self.common.events.synced.wait(None, || self.turn(goal)) {
+            let mut role = match self.common.events.synced.wait(None, || self.turn(goal)) {
                 Some(Turn::Lead(role)) => role,
                 Some(Turn::Reached) => return Ok(()),
                 Some(Turn::Failed) | None => return self.common.check(),
@@ -52,7 +56,10 @@ impl<M: Memory> Log<M> {
                 });
                 continue;
             }
-            self.round();
+            if self.mode == Mode::PerSend && matches!(goal, Goal::Commit(_)) {
+                self.gather(&role);
+            }
+            self.round(&mut role);
             self.resign(role);
             // The commit and the permits are what those who wait for a hole to close look at, too.
             self.common.events.published.notify_behind_fence();
@@ -86,7 +93,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Gives up the role of the leader; whoever was refused it must be told.
-    pub(super) fn resign(&self, role: MutexGuard<'_, ()>) {
+    pub(super) fn resign(&self, role: MutexGuard<'_, Lead>) {
         drop(role);
         self.common.events.synced.notify();
     }
@@ -112,8 +119,27 @@ impl<M: Memory> Log<M> {
         frontier > self.commit() || self.ring.is_published(frontier)
     }
 
+    /// Waits for the senders that the last round released, and that come back with their next message: each sync
+    /// costs the same however many it covers. Bounded by twice the time that one takes, and by half of it where nobody comes; a
+    /// lone sender does not wait at all.
+    fn gather(&self, lead: &Lead) {
+        if lead.sends < 2 {
+            return;
+        }
+        // With the role, in a synced mode, nobody else raises the limit: what lies behind the frontier is not reclaimed.
+        let mut end = self.frontier(&self.pages.lock());
+        let (mut sends, mut patience) = (0, Patience::new((lead.sync * 2).min(GATHER_MAX)));
+        loop {
+            let (further, more) = self.ring.published_prefix(end);
+            (end, sends) = (further, sends + more);
+            if sends >= lead.sends || !patience.another(more > 0) {
+                return;
+            }
+        }
+    }
+
     /// One round: checkpoint, sync, commit. A failure or a panic poisons the channel.
-    pub(super) fn round(&self) {
+    fn round(&self, lead: &mut Lead) {
         let unwinding = PoisonOnUnwind(self);
         // [O:begun] AcqRel: E11; the acknowledgements of whoever saw the count before this round are in it.
         let number = self.begun.fetch_add(1, weaken!("begun", Ordering::AcqRel)) + 1;
@@ -129,6 +155,7 @@ impl<M: Memory> Log<M> {
             pages.sync_begins();
             (target, claims, stored)
         };
+        let began = Instant::now();
         match planted!("round_not_synced", Ok(()), self.ring.memory().sync()) {
             Err(_) if planted!("failed_sync_retried") && self.ring.memory().sync().is_ok() => {
                 self.completed(number, target, claims, &stored)
@@ -138,6 +165,11 @@ impl<M: Memory> Log<M> {
             }
             Ok(()) => self.completed(number, target, claims, &stored),
             Err(error) => self.common.poison(&error),
+        }
+        if self.mode == Mode::PerSend {
+            lead.sync = began.elapsed();
+            // Those that came meanwhile, and those that may come back now.
+            lead.sends = claims + self.ring.published_prefix(target).1;
         }
         std::mem::forget(unwinding);
     }

@@ -1,7 +1,7 @@
 //! Where one file of a channel ends and the next begins: freezing, sealing, completing, retiring.
 
 use super::keeper::{AHEAD, TIDY};
-use super::{Goal, Log, POISONED};
+use super::{Goal, Lead, Log, POISONED};
 use crate::format::checkpoint::CHECKPOINT_LEN;
 use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
@@ -11,7 +11,7 @@ use std::io;
 /// The role of the leader, outside of a round.
 struct Role<'a, M: Memory> {
     log: &'a Log<M>,
-    role: Option<MutexGuard<'a, ()>>,
+    role: Option<MutexGuard<'a, Lead>>,
 }
 
 impl<M: Memory> Drop for Role<'_, M> {

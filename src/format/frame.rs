@@ -10,7 +10,7 @@
 //!
 //! The checksum covers position, salt, length, kind and payload, not the state, which changes.
 
-use super::{POSITION_MAX, put_u64};
+use super::{POSITION_MAX, get_u64, put_u64};
 use crate::planted::planted;
 use std::io::IoSlice;
 
@@ -134,6 +134,32 @@ pub(crate) fn position_of(word0: u64, salt: u64) -> u64 {
 #[inline]
 pub(crate) fn names_position(word0: u64, position: u64, salt: u64) -> bool {
     word0 >> 8 == (position >> 4) ^ salt
+}
+
+/// Bytes of `bytes`, which lie at `position`, up to the first place whose word agrees, under one of the salts, with the
+/// position there in the bits of `places`; all of them if there is none. A multiple of 16, as the position is.
+pub(crate) fn before_a_name(bytes: &[u8], position: u64, salts: [u64; 2], places: u64) -> u64 {
+    /// Places that are looked at together, without a branch between them.
+    const TOGETHER: usize = 16;
+    let agrees = |at: u64, bytes: &[u8]| {
+        let place = get_u64(bytes, 0) >> 8 ^ (position + at) >> 4;
+        (place ^ salts[0]) & places == 0 || (place ^ salts[1]) & places == 0
+    };
+    let mut at = 0;
+    for block in bytes.chunks(TOGETHER * FRAME_ALIGN as usize) {
+        let words = || block.chunks_exact(FRAME_ALIGN as usize);
+        let any = (0..).zip(words()).fold(false, |any, (i, word)| {
+            any | agrees(at + i * FRAME_ALIGN, word)
+        });
+        if any {
+            let first = (0..)
+                .zip(words())
+                .find(|(i, word)| agrees(at + i * FRAME_ALIGN, word));
+            return at + first.map_or(0, |(i, _)| i * FRAME_ALIGN);
+        }
+        at += words().len() as u64 * FRAME_ALIGN;
+    }
+    at
 }
 
 /// The state in a first word; `None` if it is no code word.
@@ -332,6 +358,27 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_search_stops_at_each_word_that_names_its_place_in_any_lap() {
+        let (capacity, start) = (1 << 16, 5 << 16);
+        // Under neither do zeros agree with any place here.
+        let salts = [salt_from(0x777), salt_from(0x778)];
+        let places = capacity / FRAME_ALIGN - 1;
+        let search = |bytes: &[u8], at| before_a_name(bytes, at, salts, places);
+        for (lap, salt) in [(0, salts[0]), (0, salts[1]), (3, salts[1])] {
+            for at in (0..1024).step_by(16) {
+                let mut bytes = [0; 1024];
+                let word = word0(start + at + lap * capacity, salt, State::Delivered(0));
+                put_u64(&mut bytes, at as usize, word);
+                assert_eq!(search(&bytes, start), at, "{lap}");
+                assert_eq!(search(&bytes[at as usize..], start + at), 0);
+                let behind = &bytes[at as usize + 16..];
+                assert_eq!(search(behind, start + at + 16), behind.len() as u64);
+            }
+        }
+        assert_eq!(search(&[], start), 0);
     }
 
     #[test]

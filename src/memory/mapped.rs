@@ -178,3 +178,45 @@ impl Medium for Mapped {
         self.file.sync_data()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const PAGES: usize = 64;
+
+    /// Bytes of pages that this thread has marked as changed; `None` if the system does not count them.
+    fn marked() -> Option<u64> {
+        let counts = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+        let line = counts.lines().find_map(|l| l.strip_prefix("write_bytes: "));
+        line?.parse().ok()
+    }
+
+    #[test]
+    fn clean_pages_that_are_written_again_are_marked_as_changed() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = dir.path().join("file");
+        let content: Vec<u8> = (0..PAGES * PAGE_LEN).map(|i| (i / 7) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let file = Arc::new(crate::file::open_owned(&path).unwrap());
+        file.as_file().sync_all().unwrap();
+        let mapped = Mapped::new(file, content.len() as u64, false).unwrap();
+        let Some(before) = marked() else { return };
+        let (first, count) = (5, 40);
+        let (offset, len) = ((first * PAGE_LEN) as u64, (count * PAGE_LEN) as u64);
+        if !mapped.write_again(offset + 16, len - 32) {
+            return;
+        }
+        let again = marked().unwrap() - before;
+        // Where nothing is counted, a write is not, either.
+        mapped.write_at(0, &[content[0]]).unwrap();
+        if marked().unwrap() > before {
+            assert!(again >= len, "{again} bytes of {len}");
+        }
+        assert!(std::fs::read(&path).unwrap() == content);
+        assert!(
+            !mapped.write_again(0, content.len() as u64 + 1),
+            "beyond it"
+        );
+    }
+}

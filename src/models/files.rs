@@ -1,5 +1,7 @@
 //! Files of a chain over modelled memories.
 
+#![allow(clippy::disallowed_types)] // the locks are out of loom's sight on purpose
+
 use super::{CHECKPOINTS, RING};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::salt_from;

@@ -4,7 +4,6 @@ use super::{Born, Chain, Entry, Files};
 use crate::durability::{Log, SendFailure};
 use crate::format::frame::{FRAME_HEADER_LEN, PAYLOAD_LEN_MAX};
 use crate::format::{HEADER_LEN, POSITION_MAX};
-use crate::planted::planted;
 use crate::ring::Layout;
 use crate::sync::Arc;
 use std::io;
@@ -139,11 +138,6 @@ impl<F: Files> Chain<F> {
 
     /// The caller holds `growing`; `log` is the last file.
     fn link(&self, log: &Arc<Log<F::Memory>>, frame_len: u64) -> Result<(), SendFailure> {
-        if planted!("sealed_before_the_link") {
-            log.freeze();
-            log.show_end();
-            log.seal();
-        }
         let end = log.freeze();
         let linked = self.next_file(log, end, frame_len);
         let (number, born) = match linked {

@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::format::HEADER_LEN;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::identity::Identity;
-use crate::planted::planted;
 use crate::recovery::{self, Bounds, Judged, Policy, RecoveryReport};
 use crate::sync::Arc;
 
@@ -180,9 +179,6 @@ impl<D: Directory> Disk<D> {
 
     /// Files that were linked ahead of need, and never used, are no part of the chain.
     fn leave_out_unused(&self, plan: &mut Plan) -> Result<(), Error> {
-        if planted!("unused_file_kept") {
-            return Ok(());
-        }
         // A ring that had begun anew in vain: what came then was too large for it, and went to a file that follows the
         // one before.
         if let Some(ring) = plan.members.iter().position(|m| m.number() == 0) {

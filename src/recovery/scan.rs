@@ -12,7 +12,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, Kind, State, Word1};
 use crate::format::get_u64;
 use crate::format::incarnations::Lives;
-use crate::format::{PAGE_LEN, POSITION_MAX, is_zero};
+use crate::format::{PAGE_LEN, POSITION_MAX};
 use crate::memory::Medium;
 use crate::planted::planted;
 use std::io;
@@ -150,20 +150,19 @@ impl Scanner<'_> {
         Ok(hasher.finalize())
     }
 
-    /// Bytes of whole pages from `position` on, before `stop`, that hold nothing but zeros. Stops where a window ends.
-    fn zero_pages(&mut self, position: u64, stop: u64) -> io::Result<u64> {
-        let mut zeros = 0;
-        while position + zeros + PAGE_LEN <= stop {
-            let page = self.window.at(self.medium, position + zeros, PAGE_LEN)?;
-            if page.len() as u64 != PAGE_LEN || !is_zero(page) {
-                break;
-            }
-            if self.window.is_unreadable(position + zeros) {
-                break;
-            }
-            zeros += PAGE_LEN;
-        }
-        Ok(zeros)
+    /// Bytes from `position` on, before `stop` and in one page, where nothing begins: no first word there can name its place
+    /// in the life that covers it, nor any of a later lap in the newest one.
+    fn nothing(&mut self, position: u64, stop: u64) -> io::Result<u64> {
+        let Some((life, end)) = self.lives.span_at(position) else {
+            return Ok(0);
+        };
+        let page_end = (position | (PAGE_LEN - 1)) + 1;
+        let len = page_end.min(end).min(stop) - position;
+        let salts = [life.salt, self.lives.newest().salt];
+        let bytes = self.window.at(self.medium, position, len)?;
+        // Frames of all laps at a place agree in these bits.
+        let places = self.capacity / FRAME_ALIGN - 1;
+        Ok(frame::before_a_name(bytes, position, salts, places))
     }
 
     /// Ends a scan that verifies far more than any channel wrote.
@@ -493,9 +492,13 @@ fn look_on(
         }
         *furthest = (*furthest).max(scanner.lap_ahead(at, stop)?);
         at += FRAME_ALIGN;
-        // Zeros name no position, of any lap; what cannot be read shows as zeros, and is to be told.
-        if at < stop && at & (PAGE_LEN - 1) == 0 && !scanner.window.is_unreadable(at) {
-            at += scanner.zero_pages(at, stop)?;
+        // What cannot be read shows as zeros, and is to be told.
+        while at < stop && !scanner.window.is_unreadable(at) {
+            let nothing = scanner.nothing(at, stop)?;
+            at += nothing;
+            if nothing == 0 || at & (PAGE_LEN - 1) != 0 {
+                break;
+            }
         }
     }
     Ok(Gap { next: None, named })

@@ -7,8 +7,7 @@ use std::io;
 
 /// Bytes read at once. More would not stay in the cache of a core until they are looked at.
 const WINDOW_LEN: u64 = 256 * 1024;
-/// Of what is at least so far from what was read before, a header alone is read, and not all that lies on the way to
-/// the next one.
+/// Where headers are at least so far from each other, the pages that have them are read, and not what lies between.
 const LEAP_LEN: u64 = 32 * 1024;
 
 /// Part of the ring, in memory.
@@ -23,6 +22,8 @@ pub(super) struct Window {
     buffer: Vec<u8>,
     /// Ring offsets of the pages that could not be read; they show as zeros.
     unreadable: Vec<u64>,
+    /// Offset of the header that was asked for last.
+    header: u64,
 }
 
 impl Window {
@@ -33,6 +34,7 @@ impl Window {
             len: 0,
             buffer: Vec::new(),
             unreadable: Vec::new(),
+            header: 0,
         }
     }
 
@@ -52,10 +54,10 @@ impl Window {
     pub(super) fn words_at(&mut self, medium: &dyn Medium, position: u64) -> io::Result<[u64; 2]> {
         let offset = position & (self.capacity - 1);
         if !self.covers(offset) {
-            let end = self.offset + self.len as u64;
-            let leaps = self.len > 0 && offset.saturating_sub(end) >= LEAP_LEN;
+            let leaps = offset.saturating_sub(self.header) >= LEAP_LEN && self.len > 0;
             self.load(medium, offset, if leaps { PAGE_LEN } else { WINDOW_LEN })?;
         }
+        self.header = offset;
         let from = (offset - self.offset) as usize;
         let bytes = &self.buffer[from..from + 16];
         Ok([get_u64(bytes, 0), get_u64(bytes, 8)])

@@ -3,13 +3,13 @@
 //! A waiter announces itself, looks again, sleeps; a notifier changes the state, looks for
 //! announcements, wakes. Each side stores before it looks, with a sequentially consistent fence in
 //! between, so that at least one sees the other (edge E8 in `docs/protocol.md`). When nobody waits a
-//! notification is one fence and one load.
+//! notification is one fence and one load. A waking is one system call for all who sleep, however many they are, and
+//! whoever wakes takes no lock.
 //!
-//! The source of the idea: Dmitry Vyukov's event counts (1024cores). Here the generation lives under
-//! a mutex, because loom knows condition variables and no futex.
+//! The source of the idea: Dmitry Vyukov's event counts (1024cores).
 
 use crate::planted::planted;
-use crate::sync::{AtomicBool, Condvar, Fences, Mutex, Ordering, SPINS, back_off, weaken_fence};
+use crate::sync::{AtomicBool, Fences, Generation, ONCE, Ordering, SPINS, back_off, weaken_fence};
 use std::time::Instant;
 
 /// What the threads of a channel wait for; shared by all of its files.
@@ -32,15 +32,15 @@ impl Events {
         let readable = if shown_by_commit {
             // A reader that looks again and again, or fences for all, takes time from the sync it waits for. Only a
             // round shows anything, and it comes behind a whole fence.
-            Event::new(0, Fences::Even)
+            Event::new(ONCE, Fences::Even)
         } else {
             Event::new(SPINS, Fences::Lopsided)
         };
         Events {
             readable,
             room: Event::new(SPINS, Fences::Lopsided),
-            published: Event::new(0, Fences::Lopsided),
-            synced: Event::new(0, Fences::Even),
+            published: Event::new(ONCE, Fences::Lopsided),
+            synced: Event::new(ONCE, Fences::Even),
         }
     }
 }
@@ -51,9 +51,8 @@ pub(crate) struct Event {
     /// Set by every waiter before it looks again, cleared by the notifier that will wake it.
     announced: AtomicBool,
     /// Grows with each waking.
-    generation: Mutex<u64>,
-    woken: Condvar,
-    /// How often a waiter looks again, ever more slowly, before it sleeps: worth it where the other side
+    generation: Generation,
+    /// How often a waiter looks, ever more slowly, before it announces itself: worth it where the other side
     /// is at work, not where a disk is.
     looks: u32,
     /// Lopsided where notifying is the hot path.
@@ -64,8 +63,7 @@ impl Event {
     pub(crate) fn new(looks: u32, fences: Fences) -> Self {
         Event {
             announced: AtomicBool::new(false),
-            generation: Mutex::new(0),
-            woken: Condvar::new(),
+            generation: Generation::new(),
             looks,
             fences,
         }
@@ -80,10 +78,12 @@ impl Event {
 
     /// The same, where the caller has made one of these fences since the change.
     pub(crate) fn notify_behind_fence(&self) {
-        // [O:announced] Relaxed: the fences order it (E8), and the mutex what follows.
-        if self.announced.load(Ordering::Relaxed) && self.announced.swap(false, Ordering::Relaxed) {
-            *self.generation.lock() += 1;
-            self.woken.notify_all();
+        // [O:announced_look] Relaxed: the fences order it (E8).
+        // [O:announced_taken] Acquire: E8, pairs with [O:announced]; the generation grows behind the reading of whoever
+        // announced itself.
+        if self.announced.load(Ordering::Relaxed) && self.announced.swap(false, Ordering::Acquire) {
+            // [O:generation] Release: E8, pairs with [O:generation_read]; what it is notified of is there.
+            self.generation.advance(Ordering::Release);
         }
     }
 
@@ -103,9 +103,10 @@ impl Event {
         }
         loop {
             // Before the announcement: whoever clears it wakes this generation or a later one.
-            let generation = *self.generation.lock();
-            // [O:announced] Relaxed: the fences order it (E8).
-            self.announced.store(true, Ordering::Relaxed);
+            // [O:generation_read] Acquire: E8, pairs with [O:generation].
+            let generation = self.generation.load(Ordering::Acquire);
+            // [O:announced] Release: E8, pairs with [O:announced_taken]; the generation was read before.
+            self.announced.store(true, Ordering::Release);
             // [O:wait_fence] SeqCst: E8, pairs with [O:notify_fence] and [O:publish_fence].
             weaken_fence!("wait_fence", self.fences.rare());
             if !planted!("no_look_before_sleep")
@@ -113,12 +114,9 @@ impl Event {
             {
                 return Some(found);
             }
-            let mut current = self.generation.lock();
-            while *current == generation {
-                let (guard, timed_out) = self.woken.wait(current, deadline);
-                current = guard;
-                if timed_out {
-                    drop(current);
+            // [O:generation_read] Acquire: E8, as above.
+            while self.generation.load(Ordering::Acquire) == generation {
+                if self.generation.sleep(generation, deadline) {
                     return ready();
                 }
             }

@@ -73,6 +73,8 @@ pub struct Oracle {
     ids: BTreeMap<MessageId, Key>,
     /// When the file was there for sure.
     opened: Option<usize>,
+    /// The channel has several files: a sync of what was sent into one takes no acknowledgement of another along.
+    pub grows: bool,
 }
 
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
@@ -80,6 +82,14 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
 }
 
 impl Oracle {
+    /// Of a file that grows, or not.
+    pub fn new(grows: bool) -> Self {
+        Oracle {
+            grows,
+            ..Oracle::default()
+        }
+    }
+
     /// So many reports were heard.
     pub fn now(&self) -> usize {
         self.reports.len()
@@ -131,7 +141,7 @@ impl Oracle {
                 let life = self.lives.len() - 1;
                 let message = self.message(rest);
                 (message.life, message.sending) = (life, now);
-                if self.lives[life] == Promise::Each {
+                if self.lives[life] == Promise::Each && !self.grows {
                     // A send with a sync of its own takes earlier acknowledgements along.
                     self.begins(&format!("send {rest}"), false, true);
                 }

@@ -64,7 +64,7 @@ impl Channel {
     fn send_until_full(&mut self, write_back: bool) -> u64 {
         let before = self.next;
         while self.send() {
-            if write_back && self.next % 20 == 0 {
+            if write_back && self.next.is_multiple_of(20) {
                 self.write_back();
             }
         }

@@ -77,7 +77,7 @@ fn record_and_cut(test: &str, examiner: &mut Examiner, mix: Mix, cuts: u64) {
     let mut disk = Lossy::new(&examiner.host, examiner.kind, &name);
     let path = disk.path().join(PLACE);
     let seed = examiner.random.number() >> 8;
-    let mut oracle = Oracle::default();
+    let mut oracle = Oracle::new(Life::new(&path, seed, 0, mix).grows);
     // What had been reported before and after each mark.
     let mut marks = Vec::new();
     for number in 0..LIVES {

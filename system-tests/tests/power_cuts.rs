@@ -102,6 +102,7 @@ impl Campaign {
     fn run(mut self, mix: Mix) -> Examiner {
         let path = self.volume.path().join(PLACE);
         let seed = self.examiner.random.number() >> 8;
+        self.oracle.grows = Life::new(&path, seed, 0, mix).grows;
         for number in 0.. {
             // Who shares the file system makes it write what it would have kept for longer.
             let neighbour_seed = self.examiner.random.number();

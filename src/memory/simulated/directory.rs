@@ -127,7 +127,7 @@ pub(crate) struct Directory {
 
 impl Directory {
     pub(crate) fn on(disk: &Simulated, geometry: Geometry) -> Self {
-        let leases = vec![Weak::new(); geometry.places as usize];
+        let leases = (0..geometry.places).map(|_| Weak::new()).collect();
         let directory = Directory {
             disk: disk.disk(),
             geometry,

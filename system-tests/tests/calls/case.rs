@@ -200,7 +200,8 @@ impl Case {
         let step = current_step(events, failed);
         if self.name != "fdatasync"
             || self.error == EINTR
-            || step.is_none_or(|step| step == "open" || step == "close")
+            // A file that the receiver comes to is opened: what that needs is asked for again.
+            || step.is_none_or(|step| ["open", "close", "recv"].contains(&step.as_str()))
         {
             return;
         }
@@ -303,6 +304,12 @@ impl Case {
                         (false, true) => missing.retain(|number| !written.contains(number)),
                         (false, false) => written.clear(),
                     }
+                }
+                // So pages are marked as changed. Which they are is not seen here: the call does not tell where the map begins.
+                Event::Call(call, Verdict::Continue)
+                    if call.name == "madvise" && call.args[2] == MADV_POPULATE_WRITE =>
+                {
+                    written.extend(&missing);
                 }
                 Event::Call(call, Verdict::Continue) if call.name == "pwrite64" => {
                     let (from, len) = (call.args[3] as usize, call.args[2] as usize);

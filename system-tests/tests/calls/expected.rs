@@ -77,12 +77,12 @@ fn is_expected_of_overflow(case: &Case, outcome: &Outcome) -> bool {
     let undisturbed = ["ok", "none", "empty", "disconnected"];
     match (call, step) {
         (_, "the channel's thread") => true,
-        ("fdatasync", "send") if case.durability == "send" => ["Unsynced", "Io"].contains(&result),
         // A file that is there with blocks of another.
         ("ioctl", "open" | "recv") => ["ok", "Io"].contains(&result),
         ("pread64", "recv") if case.error == EIO => ["ok", "Io", "unreadable"].contains(&result),
         _ if TOLERATED.contains(&call) => undisturbed.contains(&result),
         _ if case.error == EINTR && RETRIED.contains(&call) => undisturbed.contains(&result),
+        ("fdatasync", "send") if case.durability == "send" => ["Unsynced", "Io"].contains(&result),
         // What can wait until later, or is asked once more, is tolerated.
         ("getdents64" | "openat", "open") if case.error == EACCES => result != "Unsynced",
         _ => result == "Io" || undisturbed.contains(&result),
