@@ -256,12 +256,13 @@ impl Oracle {
     /// Gaps between the frames that a killed process leaves; `None` in the middle of a send.
     fn holes(&self, moment: usize) -> Option<u64> {
         let (mut holes, mut open) = (0, false);
-        // In files before the one that is looked at: holes if anything was sent behind them.
-        let (mut before, mut part) = (0, None);
+        // In files before the one that is looked at: holes if anything was sent behind them. Where a file holds nothing
+        // else, nobody can tell.
+        let (mut before, mut part, mut holds) = (0, None, false);
         for sent in self.sent.iter().filter(|s| s.start >= self.tail) {
             if part != Some(sent.part) {
-                before += u64::from(open);
-                (open, part) = (false, Some(sent.part));
+                before += u64::from(open && holds);
+                (open, part, holds) = (false, Some(sent.part), false);
             }
             let closed = sent.closed();
             let within = closed.is_some_and(|(from, to)| from < moment && moment < to);
@@ -270,7 +271,7 @@ impl Oracle {
             }
             if closed.is_some_and(|(_, to)| to <= moment) {
                 holes += u64::from(open) + std::mem::take(&mut before);
-                open = false;
+                (open, holds) = (false, true);
             } else {
                 open = true;
             }

@@ -34,6 +34,8 @@ pub(super) struct Pages {
     pub(super) frozen: bool,
     /// The receiver has come to this file, so the counts of a clean checkpoint would not last.
     pub(super) entered: bool,
+    /// Its coming was stored, and is not durable yet.
+    pub(super) entering: bool,
     /// The pages stay as they are: the file is complete, and the receiver has not come to it; or it is drained, and
     /// somebody else may write them.
     pub(super) quiet: bool,
@@ -76,6 +78,7 @@ impl Pages {
             scanned,
             frozen,
             entered: false,
+            entering: false,
             quiet: false,
             retired: false,
         }

@@ -161,13 +161,17 @@ impl<M: Memory> Log<M> {
             return Ok(());
         }
         pages.quiet = false;
-        if pages.newest().clean {
-            // A page that a failed sync may have torn is not followed by another one.
+        if pages.newest().clean || pages.entering {
+            // A page that a failed sync may have torn is not followed by another one, nor by deliveries.
             self.common.check()?;
-            let (head, tail) = (pages.newest().head, pages.newest().tail);
-            self.store_checkpoint(&mut pages, head, tail, false);
+            pages.entering = true;
+            if pages.newest().clean {
+                let (head, tail) = (pages.newest().head, pages.newest().tail);
+                self.store_checkpoint(&mut pages, head, tail, false);
+            }
             drop(pages);
             self.sync_checkpoints()?;
+            self.pages.lock().entering = false;
         }
         Ok(())
     }
