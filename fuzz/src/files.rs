@@ -121,7 +121,7 @@ fn open<T: Serialize + DeserializeOwned + Default>(
     true
 }
 
-fn drain<T: DeserializeOwned>(
+fn drain<T: Serialize + DeserializeOwned>(
     rx: &Receiver<T>,
     expected: Expected,
     file_len: usize,
