@@ -76,7 +76,12 @@ fn record_and_cut(test: &str, examiner: &mut Examiner, mix: Mix, cuts: u64) {
     let name = examiner.name("volume");
     let mut disk = Lossy::new(&examiner.host, examiner.kind, &name);
     let path = disk.path().join(PLACE);
-    let seed = examiner.random.number() >> 8;
+    let mut seed = examiner.random.number() >> 8;
+    // An ext4 whose directories change while its disk loses what was not flushed does not mount each time; how overflow files
+    // stand power cuts on it, `power_cuts` looks at.
+    while matches!(examiner.kind, Kind::Ext4) && Life::new(&path, seed, 0, mix).grows {
+        seed = examiner.random.number() >> 8;
+    }
     let mut oracle = Oracle::new(Life::new(&path, seed, 0, mix).grows);
     // What had been reported before and after each mark.
     let mut marks = Vec::new();
