@@ -507,13 +507,13 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         self.chain.common()
     }
 
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(all(test, feature = "fsync"), fuzzing))]
     pub(crate) fn chain(&self) -> &Chain<F> {
         &self.chain
     }
 
     /// The only file, where there is one.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(all(test, feature = "fsync"), fuzzing))]
     pub(crate) fn log(&self) -> &Log<F::Memory> {
         self.chain.first()
     }

@@ -37,11 +37,15 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static GLOBAL: Counting = Counting;
 
-/// Allocations of the whole process while `body` runs.
-fn allocations(body: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    body();
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+/// Allocations of the whole process in ten turns: the fewest of several attempts, for a thread that waits for a lock for the first
+/// time allocates, once.
+fn allocations(turn: impl Fn()) -> Option<u64> {
+    let attempt = |_| {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        (0..10).for_each(|_| turn());
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    (0..5).map(attempt).min()
 }
 
 // One test: another one would allocate meanwhile.
@@ -63,8 +67,8 @@ fn nothing_is_allocated_for_a_message_of_bytes_or_of_a_fixed_size() {
             }
         };
         turn();
-        let count = allocations(|| (0..10).for_each(|_| turn()));
-        assert_eq!(count, 0, "bytes, {durability:?}");
+        let count = allocations(turn);
+        assert_eq!(count, Some(0), "bytes, {durability:?}");
 
         let path = dir.path().join("values");
         let (tx, rx) =
@@ -79,8 +83,8 @@ fn nothing_is_allocated_for_a_message_of_bytes_or_of_a_fixed_size() {
             }
         };
         turn();
-        let count = allocations(|| (0..10).for_each(|_| turn()));
-        assert_eq!(count, 0, "values, {durability:?}");
+        let count = allocations(turn);
+        assert_eq!(count, Some(0), "values, {durability:?}");
     }
     drop(dog);
 }

@@ -193,7 +193,7 @@ impl<M: Memory> Log<M> {
         &self.common
     }
 
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(all(test, feature = "fsync"), fuzzing))]
     pub(crate) fn mode(&self) -> Mode {
         self.mode
     }

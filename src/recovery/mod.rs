@@ -264,7 +264,7 @@ impl Judged {
 }
 
 /// Judges and repairs a ring that no other file follows.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(all(test, feature = "fsync"), fuzzing))]
 pub(crate) fn recover(
     medium: &dyn Medium,
     capacity: u64,
