@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::format::HEADER_LEN;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::identity::Identity;
+use crate::planted::planted;
 use crate::recovery::{self, Bounds, Judged, Policy, RecoveryReport};
 use crate::sync::Arc;
 
@@ -85,7 +86,8 @@ impl<D: Directory> Disk<D> {
             });
         }
         self.judge_all(&mut plan, how.policy)?;
-        for (number, capacity) in &plan.drained {
+        let drained = plan.drained.iter();
+        for (number, capacity) in drained.filter(|_| !planted!("drained_in_the_cache_alone")) {
             // Whoever was killed, or met a failed sync, may have left it in the cache alone; the next one is no longer told
             // by this one when it goes.
             let file = self.directory.open(*number, HEADER_LEN + capacity)?;
@@ -151,6 +153,11 @@ impl<D: Directory> Disk<D> {
             let identity = &plan.members[index].identity;
             plan.drained.push((identity.number, identity.capacity));
             plan.leave_out(index);
+        }
+        if planted!("drained_taken_out_of_the_middle") {
+            while let Some(index) = plan.members.iter().position(Member::is_drained) {
+                plan.leave_out(index);
+            }
         }
         Ok(plan)
     }

@@ -285,7 +285,8 @@ pub(crate) fn restart(
 ) -> Result<Recovered, Error> {
     let header = read_header(medium, capacity)?;
     let was = header.checkpoint.head.max(header.lives.newest().start);
-    let position = position.max(was.next_multiple_of(capacity));
+    let was = planted!("ring_goes_back", 0, was.next_multiple_of(capacity));
+    let position = position.max(was);
     let findings = scan::Findings::empty_at(position);
     repair::restart(medium, header, findings, entropy)
 }
