@@ -140,7 +140,6 @@ fn write(
             commit: tail,
             tail,
             base: checkpoint.base,
-            clean: checkpoint.clean && planted!("clean_flag_not_cleared"),
             ..Checkpoint::default()
         };
         medium.write_at(CHECKPOINT_OFFSETS[page], &page_of(&stored[page]))
