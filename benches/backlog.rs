@@ -161,7 +161,7 @@ fn main() {
     );
 
     let grows = latencies(&path("grows"), 1 << 20, messages);
-    let ring = (messages * FRAME_LEN * 2).next_power_of_two();
+    let ring = (messages * FRAME_LEN + 1).next_power_of_two();
     let fixed = latencies(&path("fixed"), ring, messages);
     println!("send, ns        p50   p99 p99.9 p99.99    max");
     for (name, times) in [("grows", &grows), ("does not", &fixed)] {

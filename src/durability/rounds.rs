@@ -155,6 +155,9 @@ impl<M: Memory> Log<M> {
             pages.sync_begins();
             (target, claims, stored)
         };
+        if !self.is_synced_mode() && self.ring.end() == Some(target) {
+            self.ring.put_aside();
+        }
         let began = Instant::now();
         match planted!("round_not_synced", Ok(()), self.ring.memory().sync()) {
             Err(_) if planted!("failed_sync_retried") && self.ring.memory().sync().is_ok() => {

@@ -144,6 +144,16 @@ impl Memory for Mapped {
         let (offset, len) = ((word * WORD_LEN) as usize, (count * WORD_LEN) as usize);
         self.map.flush_range(offset, len)
     }
+
+    fn put_aside(&self, word: u64, count: u64) {
+        let (offset, len) = ((word * WORD_LEN) as usize, (count * WORD_LEN) as usize);
+        // A sync write-protects each changed page that is mapped, and interrupts every processor for it; what is not
+        // mapped any more costs nothing. Where advice is refused, that is what it costs.
+        let advice = memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: of a shared map of a file, only the mapping of the pages is dropped: their content stays in the file,
+        // changed pages included, and whoever looks at them next finds it (madvise(2)).
+        unsafe { self.map.unchecked_advise_range(advice, offset, len) }.ok();
+    }
 }
 
 impl Medium for Mapped {

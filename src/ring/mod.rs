@@ -280,6 +280,14 @@ impl<M: Memory> Ring<M> {
         self.end().is_some_and(|end| self.tail() == end)
     }
 
+    /// Tells the memory that the frames of a sealed file, all published, will not be looked at soon.
+    pub(crate) fn put_aside(&self) {
+        debug_assert!(self.is_sealed());
+        let layout = self.layout();
+        self.memory
+            .put_aside(layout.ring, layout.capacity / crate::memory::WORD_LEN);
+    }
+
     /// Keeps the head from passing `position`.
     pub(crate) fn hold_back(&self, position: u64) {
         let mut damage = self.damage.lock();
