@@ -66,8 +66,9 @@ pub(crate) struct Reading<F: Files> {
     /// out to be damaged.
     counted: u64,
     found: u64,
-    /// The payload of what was read last.
+    /// The payload of what was read last, or where it lies.
     pub(crate) payload: Vec<u8>,
+    lent: Option<Lent>,
 }
 
 /// What a receiver gets.
@@ -108,10 +109,13 @@ impl Payload<'_> {
 pub(crate) struct Held<F: Files> {
     /// `None`: the file that was sent into first in this life.
     log: Option<Arc<Log<F::Memory>>>,
-    pub(crate) frame: Frame,
+    pub(crate) position: u64,
+    /// As in [`Frame`]; as wide as the rest, so that moving it takes no byte between.
+    pub(crate) deliveries: u64,
 }
 
 impl<F: Files> Held<F> {
+    #[inline]
     fn log<'a>(&'a self, channel: &'a Channel<F>) -> &'a Log<F::Memory> {
         self.log.as_ref().unwrap_or(channel.chain.first())
     }
@@ -476,12 +480,14 @@ impl<F: Files> Reading<F> {
             counted: messages,
             found: 0,
             payload: Vec::new(),
+            lent: None,
         }
     }
 
     /// The payload of the message that was read last.
-    pub(crate) fn payload(&mut self, held: &Held<F>) -> Payload<'_> {
-        match held.frame.lent {
+    #[inline]
+    pub(crate) fn payload(&mut self) -> Payload<'_> {
+        match self.lent {
             Some(lent) => Payload::Lent(lent),
             None => Payload::Copied(&mut self.payload),
         }
@@ -534,6 +540,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
+    #[inline]
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
@@ -553,7 +560,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
 
     /// The id of the message at a place.
     pub(crate) fn id(&self, held: &Held<F>) -> MessageId {
-        let position = held.frame.position;
+        let position = held.position;
         let life = held.log(self).ring().lives().at(position);
         MessageId::new(position, life.map_or(0, |life| life.tag))
     }
@@ -563,12 +570,25 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         let is_first = Arc::ptr_eq(log, self.chain.first());
         Held {
             log: (!is_first).then(|| Arc::clone(log)),
-            frame,
+            position: frame.position,
+            deliveries: u64::from(frame.deliveries),
         }
     }
 
-    /// What there is to receive now; `None` if nothing.
+    /// The next message, if it is there, and if no other comes before: what is nearly always so. `None` says nothing.
     #[inline]
+    pub(crate) fn try_read_next(&self, reading: &mut Reading<F>) -> Option<Held<F>> {
+        if reading.backlog.is_some() || self.common().has_returned() {
+            return None;
+        }
+        let frame = reading
+            .log
+            .try_read_next(&mut reading.reader, &mut reading.payload)?;
+        reading.lent = frame.lent;
+        Some(self.held(&reading.log, frame))
+    }
+
+    /// What there is to receive now; `None` if nothing.
     fn try_read(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         if let Some(incoming) = self.read_returned(reading) {
             return Some(incoming);
@@ -583,7 +603,10 @@ impl<F: Files<Memory: Medium>> Channel<F> {
                 .log
                 .try_read(&mut reading.reader, &mut reading.payload)?;
             return Some(match received {
-                Received::Message(frame) => Incoming::Message(self.held(&reading.log, frame)),
+                Received::Message(frame) => {
+                    reading.lent = frame.lent;
+                    Incoming::Message(self.held(&reading.log, frame))
+                }
                 Received::End => match self.chain.after(&reading.log) {
                     Ok(next) => {
                         reading.go_on(next);
@@ -612,7 +635,10 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         // It is not acknowledged, so its file is there, and open.
         let log = self.chain.log_at(position)?;
         Some(match log.read_again(position, &mut reading.payload) {
-            Received::Message(frame) => Incoming::Message(self.held(&log, frame)),
+            Received::Message(frame) => {
+                reading.lent = frame.lent;
+                Incoming::Message(self.held(&log, frame))
+            }
             Received::Failed(error) => Incoming::Failed(error),
             Received::End | Received::Disconnected => Incoming::Disconnected,
         })
@@ -645,6 +671,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
                     end = backlog.cursor();
                     reading.found += 1;
                     let frame = ring.hand_out(position, state);
+                    reading.lent = None;
                     Some(Incoming::Message(self.held(&log, frame)))
                 }
                 // As in `Log::try_read`: all that was left is acknowledged, so the file may be gone already.
@@ -716,18 +743,19 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// Acknowledges a message, once. Never waits for the disk.
+    #[inline]
     pub(crate) fn acknowledge(&self, held: &Held<F>) {
-        held.log(self).acknowledge(held.frame.position);
+        held.log(self).acknowledge(held.position);
     }
 
     /// Gives up damage that ends at `end`.
     pub(crate) fn settle(&self, held: &Held<F>, end: u64) {
-        held.log(self).settle(held.frame.position, end);
+        held.log(self).settle(held.position, end);
     }
 
     /// What is wrong with the bytes at a place where no valid frame is.
     pub(crate) fn damage_cause(&self, held: &Held<F>, bytes: &[u8]) -> DamageCause {
-        let position = held.frame.position;
+        let position = held.position;
         if bytes.len() < FRAME_HEADER_LEN as usize {
             return DamageCause::Unreadable;
         }

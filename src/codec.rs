@@ -7,9 +7,12 @@
 use crate::error::CodecError;
 use crate::planted::planted;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
+use bincode::de::read::Reader;
 use bincode::enc::write::Writer;
+use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -141,7 +144,7 @@ struct Append<'a>(&'a mut Vec<u8>);
 
 impl Writer for Append<'_> {
     #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         self.0.extend_from_slice(bytes);
         Ok(())
     }
@@ -160,19 +163,23 @@ pub(crate) fn decode<T, C: Codec<T>>(payload: &[u8]) -> Result<T, CodecError> {
     // The value is given away whole or not at all, so nothing half-made is seen after a panic.
     match catch_unwind(AssertUnwindSafe(|| C::decode(payload))) {
         Ok(decoded) => decoded,
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|s| (*s).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            Err(CodecError(format!("decoding panicked: {text}")))
-        }
+        Err(panic) => Err(panicked(&*panic)),
     }
+}
+
+#[cold]
+fn panicked(panic: &(dyn Any + Send)) -> CodecError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    CodecError(format!("decoding panicked: {text}"))
 }
 
 /// The limit is a constant of bincode's, so there are classes of it: at least four times the payload (a
 /// `char` counts four bytes for one), at most 64 times, and never less than 64 KiB.
+#[inline]
 fn decode_limited<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
     if planted!("no_decode_limit") {
         decode_with::<T, { 1 << 62 }>(payload)
@@ -195,15 +202,38 @@ fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
 
 #[inline]
 fn decode_with<T: DeserializeOwned, const N: usize>(payload: &[u8]) -> Result<T, CodecError> {
-    match bincode::serde::decode_from_slice(payload, config::<N>()) {
-        Ok((value, used)) if used == payload.len() || planted!("trailing_bytes_accepted") => {
-            Ok(value)
-        }
-        Ok((_, used)) => Err(CodecError(format!(
-            "{} bytes are left over",
-            payload.len() - used
-        ))),
+    let mut rest = Rest(payload);
+    match bincode::serde::decode_from_reader(&mut rest, config::<N>()) {
+        Ok(value) if rest.0.is_empty() || planted!("trailing_bytes_accepted") => Ok(value),
+        Ok(_) => Err(CodecError(format!("{} bytes are left over", rest.0.len()))),
         Err(e) => Err(CodecError(e.to_string())),
+    }
+}
+
+/// What is left of a payload. bincode's own reader of slices gives how much it read in a pair with the value, which costs a
+/// copy of the value.
+struct Rest<'a>(&'a [u8]);
+
+impl Reader for Rest<'_> {
+    #[inline]
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), DecodeError> {
+        let Some((read, rest)) = self.0.split_at_checked(bytes.len()) else {
+            let additional = bytes.len() - self.0.len();
+            return Err(DecodeError::UnexpectedEnd { additional });
+        };
+        bytes.copy_from_slice(read);
+        self.0 = rest;
+        Ok(())
+    }
+
+    #[inline]
+    fn peek_read(&mut self, n: usize) -> Option<&[u8]> {
+        self.0.get(..n)
+    }
+
+    #[inline]
+    fn consume(&mut self, n: usize) {
+        self.0 = self.0.get(n..).unwrap_or_default();
     }
 }
 

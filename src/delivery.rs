@@ -22,7 +22,7 @@ impl Drop for Receipt {
         if self.leave {
             // The next life delivers it.
         } else if std::thread::panicking() && !planted!("ack_on_panic") {
-            self.channel.common().give_back(self.held.frame.position);
+            self.channel.common().give_back(self.held.position);
         } else {
             self.channel.acknowledge(&self.held);
         }
@@ -56,7 +56,7 @@ impl Receipt {
     }
 
     pub(crate) fn deliveries(&self) -> u32 {
-        u32::from(self.held.frame.deliveries)
+        self.held.deliveries as u32
     }
 }
 

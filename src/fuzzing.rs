@@ -108,13 +108,13 @@ impl Life {
         let payload = self.reading.payload.clone();
         Some(match incoming {
             Incoming::Message(held) => Got::Message {
-                position: held.frame.position,
+                position: held.position,
                 tag: self.channel.id(&held).tag(),
-                deliveries: held.frame.deliveries,
+                deliveries: held.deliveries as u8,
                 payload,
             },
             Incoming::Damage { held, end } => Got::Damage {
-                position: held.frame.position,
+                position: held.position,
                 end,
                 bytes: payload,
             },

@@ -22,7 +22,7 @@ pub(crate) struct Receiving {
     channel: Option<Arc<Channel<OnDisk>>>,
     reading: RefCell<Reading<OnDisk>>,
     /// An error at which an iterator stopped: the next `recv` returns it.
-    pending: RefCell<Option<RecvError>>,
+    pending: RefCell<Option<Box<RecvError>>>,
     report: RecoveryReport,
 }
 
@@ -37,6 +37,7 @@ impl Receiving {
         }
     }
 
+    #[inline]
     pub(crate) fn channel(&self) -> &Arc<Channel<OnDisk>> {
         // Only `leave` takes it, and whoever calls that has the receiver to itself, for the last time.
         self.channel
@@ -52,22 +53,38 @@ impl Receiving {
         deliver: impl FnOnce(&Arc<Channel<OnDisk>>, Held<OnDisk>, Payload<'_>) -> Result<D, RecvError>,
     ) -> Option<Result<D, RecvError>> {
         if let Some(error) = self.pending.borrow_mut().take() {
-            return Some(Err(error));
+            return Some(Err(*error));
         }
         let channel = self.channel();
         let mut reading = self.reading.borrow_mut();
-        Some(match channel.receive(&mut reading, wait)? {
-            Incoming::Message(held) => {
-                let payload = reading.payload(&held);
-                deliver(channel, held, payload)
-            }
+        let held = match channel.try_read_next(&mut reading) {
+            Some(held) => held,
+            None => match self.receive_other(&mut reading, wait)? {
+                Ok(held) => held,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let payload = reading.payload();
+        Some(deliver(channel, held, payload))
+    }
+
+    /// What is not there yet, and what is no message of this life.
+    #[inline(never)]
+    fn receive_other(
+        &self,
+        reading: &mut Reading<OnDisk>,
+        wait: Wait,
+    ) -> Option<Result<Held<OnDisk>, RecvError>> {
+        let channel = self.channel();
+        Some(Err(match channel.receive(reading, wait)? {
+            Incoming::Message(held) => return Some(Ok(held)),
             Incoming::Damage { held, end } => {
                 let left = Left::new(channel, held, reading.bytes());
-                Err(RecvError::Corrupt(Corrupt { left, end }))
+                RecvError::Corrupt(Corrupt { left, end })
             }
-            Incoming::Disconnected => Err(RecvError::Disconnected),
-            Incoming::Failed(error) => Err(RecvError::Io(error)),
-        })
+            Incoming::Disconnected => RecvError::Disconnected,
+            Incoming::Failed(error) => RecvError::Io(error),
+        }))
     }
 
     /// The outcome of an iterator's step; an error is put by.
@@ -76,7 +93,7 @@ impl Receiving {
             Ok(delivery) => Some(delivery),
             Err(RecvError::Disconnected) => None,
             Err(error) => {
-                *self.pending.borrow_mut() = Some(error);
+                *self.pending.borrow_mut() = Some(Box::new(error));
                 None
             }
         }
@@ -209,7 +226,7 @@ impl<T, C: Codec<T>> Receiver<T, C> {
             match codec::decode::<T, C>(payload.bytes()) {
                 Ok(value) => Ok(Delivery::new(value, Arc::clone(channel), held)),
                 Err(cause) => Err(RecvError::Undecodable(Undecodable {
-                    deliveries: u32::from(held.frame.deliveries),
+                    deliveries: held.deliveries as u32,
                     left: Left::new(channel, held, payload.bytes()),
                     cause,
                 })),
@@ -592,7 +609,7 @@ impl Corrupt {
     /// Position of the first byte: where the damaged message began, as far as that can be told.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.left.held.frame.position
+        self.left.held.position
     }
 
     /// The id that a message at this position has.
@@ -643,7 +660,7 @@ impl Corrupt {
 
 impl fmt::Display for Corrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, to) = (self.left.held.frame.position, self.end);
+        let (from, to) = (self.left.held.position, self.end);
         write!(f, "positions {from} to {to} are damaged: {}", self.cause())
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Sending {
 /// What a failed send comes to, before the value is put in.
 pub(crate) enum Failed {
     Full,
-    Kind(SendErrorKind),
+    Kind(Box<SendErrorKind>),
 }
 
 impl Sending {
@@ -40,7 +40,8 @@ impl Sending {
         self.channel.common().receiver_is_gone()
     }
 
-    #[inline]
+    /// All below is one function, and its result fits in registers; the callers are many.
+    #[inline(never)]
     pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
         match self.channel.send(&self.slot, payload, wait) {
             Ok(_) => Ok(()),
@@ -52,7 +53,7 @@ impl Sending {
 impl From<SendFailure> for Failed {
     #[cold]
     fn from(failure: SendFailure) -> Self {
-        Failed::Kind(match failure {
+        Failed::of(match failure {
             SendFailure::Full | SendFailure::Sealed => return Failed::Full,
             SendFailure::Disconnected => SendErrorKind::Disconnected,
             SendFailure::TooLarge { len, max } => SendErrorKind::TooLarge { len, max },
@@ -63,25 +64,30 @@ impl From<SendFailure> for Failed {
 }
 
 impl Failed {
+    #[cold]
+    fn of(kind: SendErrorKind) -> Self {
+        Failed::Kind(Box::new(kind))
+    }
+
     /// The error of a send that does not tell a full channel from others.
     pub(crate) fn kind(self) -> SendErrorKind {
         match self {
             Failed::Full => SendErrorKind::Full,
-            Failed::Kind(kind) => kind,
+            Failed::Kind(kind) => *kind,
         }
     }
 
     pub(crate) fn into_try<T>(self, value: T) -> TrySendError<T> {
         match self {
             Failed::Full => TrySendError::Full(value),
-            Failed::Kind(kind) => SendError { value, kind }.into(),
+            Failed::Kind(kind) => SendError { value, kind: *kind }.into(),
         }
     }
 
     pub(crate) fn into_timeout<T>(self, value: T) -> SendTimeoutError<T> {
         match self {
             Failed::Full => SendTimeoutError::Timeout(value),
-            Failed::Kind(kind) => SendError { value, kind }.into(),
+            Failed::Kind(kind) => SendError { value, kind: *kind }.into(),
         }
     }
 }
@@ -127,7 +133,7 @@ impl<T, C: Codec<T>> Handle<T, C> {
                 Some(()) => Ok(()),
                 None => self.check(payload),
             });
-            checked.map_err(|e| Failed::Kind(SendErrorKind::Encode(e)))?;
+            checked.map_err(|e| Failed::of(SendErrorKind::Encode(e)))?;
             self.sending.send(&[IoSlice::new(payload)], wait)
         })
     }

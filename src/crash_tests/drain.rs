@@ -194,7 +194,7 @@ impl Drain<'_> {
 /// The next message, whose payload is in the reading of the life.
 fn receive_one<F: Files<Memory = Simulated>>(life: &mut Life<F>) -> Option<(MessageId, u8)> {
     match life.channel.receive(&mut life.reading, Wait::No)? {
-        Incoming::Message(held) => Some((life.channel.id(&held), held.frame.deliveries)),
+        Incoming::Message(held) => Some((life.channel.id(&held), held.deliveries as u8)),
         other => panic!("{other:?}"),
     }
 }

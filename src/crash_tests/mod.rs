@@ -177,11 +177,11 @@ impl<F: Files<Memory = Simulated>> Life<F> {
         Some(match incoming {
             Incoming::Message(held) => Got::Message {
                 id: self.channel.id(&held),
-                deliveries: held.frame.deliveries,
+                deliveries: held.deliveries as u8,
                 payload: self.reading.payload.clone(),
             },
             Incoming::Damage { held, end } => Got::Damage {
-                position: held.frame.position,
+                position: held.position,
                 end,
             },
             Incoming::Disconnected => Got::Disconnected,

@@ -283,7 +283,6 @@ impl<F: Files<Memory = Simulated>> World<F> {
             other => panic!("{other:?}"),
         };
         let to = self.moment();
-        let frame = held.frame;
         let id = self.channel.id(&held);
         let sent = &mut self.oracle.sent;
         let Ok(index) = sent.binary_search_by_key(&id, |s| s.id) else {
@@ -296,7 +295,7 @@ impl<F: Files<Memory = Simulated>> World<F> {
         );
         assert!(self.reading.payload == sent.payload, "{id} is changed");
         let count = sent.delivered_before + sent.delivered.len() as u64 + 1;
-        assert_eq!(u64::from(frame.deliveries), count.min(14), "{sent:?}");
+        assert_eq!(held.deliveries, count.min(14), "{sent:?}");
         let Some((_, published)) = sent.published else {
             panic!("{id} is not published");
         };

@@ -146,6 +146,7 @@ impl Common {
         }
     }
 
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<(), SendFailure> {
         if self.has_status(POISONED | RECEIVER_GONE) {
             self.check().map_err(SendFailure::Io)?;
@@ -192,11 +193,17 @@ impl Common {
         }
     }
 
-    /// The position of a message that came back, lowest first; `None` if there is none.
-    pub(crate) fn take_returned(&self) -> Option<u64> {
+    /// Whether a message came back, as [`Common::take_returned`] would see it.
+    #[inline]
+    pub(crate) fn has_returned(&self) -> bool {
         // [O:returned] Relaxed: a hint, ordered by the fences where somebody sleeps (E8) and by the status where
         // somebody left (E10); the lock hands the positions over (E12).
-        if self.returned_count.load(Ordering::Relaxed) == 0 {
+        self.returned_count.load(Ordering::Relaxed) != 0
+    }
+
+    /// The position of a message that came back, lowest first; `None` if there is none.
+    pub(crate) fn take_returned(&self) -> Option<u64> {
+        if !self.has_returned() {
             return None;
         }
         let mut returned = self.returned.lock();

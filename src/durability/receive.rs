@@ -3,11 +3,27 @@
 use super::{Log, Mode, POISONED, Received, SENDERS_GONE};
 use crate::memory::Memory;
 use crate::planted::planted;
-use crate::ring::{Reader, Seen};
+use crate::ring::{Frame, Reader, Seen};
 use crate::sync::{Fences, Ordering, weaken_fence};
 use std::io;
 
 impl<M: Memory> Log<M> {
+    /// Takes the next message, if it is there. `None` says nothing: see [`Log::try_read`].
+    #[inline]
+    pub(crate) fn try_read_next(
+        &self,
+        reader: &mut Reader,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Frame> {
+        if self.mode == Mode::PerSend || self.has_status(POISONED) {
+            return None;
+        }
+        match self.ring.read(reader, u64::MAX, buffer) {
+            Seen::Message(frame) => Some(frame),
+            _ => None,
+        }
+    }
+
     /// Reads what may be read now; `None` if there is nothing yet.
     pub(crate) fn try_read(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Received> {
         // Before the look at the ring: what the last sender sent is then in it.
@@ -73,6 +89,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Acknowledges a message, once. Never waits for the disk.
+    #[inline]
     pub(crate) fn acknowledge(&self, position: u64) {
         let count = self.ring.acknowledge(position);
         if self.ahead > 0 {
@@ -87,6 +104,7 @@ impl<M: Memory> Log<M> {
         }
     }
 
+    #[inline(never)]
     fn acknowledged_synced(&self, count: u64) {
         // [O:settings] Relaxed: a setting; no data hangs on it.
         let every = self.common.commit_every.load(Ordering::Relaxed);
@@ -106,6 +124,7 @@ impl<M: Memory> Log<M> {
 
     /// Without syncs nobody can tell when the head moves, but for a sender without room, who moves it, and a
     /// checkpoint, which waits for a quarter of the ring.
+    #[inline]
     fn acknowledged_flushed(&self, position: u64) {
         if self.is_quarter_behind(position) {
             self.advance();
@@ -120,6 +139,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Nothing is left in a file that may be drained by it, or in which the channel may return to its ring.
+    #[inline]
     fn may_be_drained(&self) -> bool {
         let matters = self.ring.end().is_some() || self.return_at > 0 && self.common.ring_is_near();
         matters && self.ring.unacknowledged() == 0

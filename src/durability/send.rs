@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 
 impl<M: Memory> Log<M> {
     /// Sends a payload into this file. Returns its position.
+    #[inline]
     pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, SendFailure> {
         let (position, end) = self.publish(payload, wait)?;
         self.keep(end)?;
@@ -19,6 +20,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Claims, writes and publishes. Returns where the frame begins and ends.
+    #[inline]
     pub(crate) fn publish(
         &self,
         payload: &[IoSlice<'_>],
@@ -41,6 +43,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Makes what was published up to `end` as durable as the mode promises.
+    #[inline]
     pub(crate) fn keep(&self, end: u64) -> Result<(), SendFailure> {
         match self.mode {
             Mode::PerSend => self
@@ -57,6 +60,7 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn claim(&self, len: u64, wait: Wait) -> Result<Claim<'_, M>, SendFailure> {
         let attempt = || self.try_claim(len).transpose();
         match (attempt(), wait) {
@@ -72,6 +76,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// `None` while there is no room.
+    #[inline]
     pub(super) fn try_claim(&self, len: u64) -> Result<Option<Claim<'_, M>>, SendFailure> {
         loop {
             self.common.check_open()?;
@@ -124,6 +129,7 @@ impl<M: Memory> Log<M> {
 
     /// `Every`: one more send may return before it is synced. Waits for the disk while there are
     /// too many.
+    #[inline]
     pub(super) fn take_permit(&self) -> Result<(), SendFailure> {
         let Mode::Every { max_ops, .. } = self.mode else {
             return Ok(());

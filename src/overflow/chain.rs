@@ -219,6 +219,7 @@ impl<F: Files> Chain<F> {
     // === Sending ===
 
     /// Sends a payload. Gives its position, and the file that it is in.
+    #[inline]
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
@@ -244,6 +245,7 @@ impl<F: Files> Chain<F> {
         }
     }
 
+    #[inline(never)]
     fn send_by_slot(
         &self,
         slot: &Slot<F>,
@@ -271,6 +273,7 @@ impl<F: Files> Chain<F> {
     }
 
     /// Sends into a file, which is sealed if it has no room and another one can be linked.
+    #[inline]
     fn send_into(
         &self,
         log: &LogOf<F>,

@@ -33,6 +33,7 @@ pub(crate) struct Claim<'a, M: Memory> {
 
 impl<M: Memory> Ring<M> {
     /// Claims room for a payload of `len` bytes, which is no more than the layout allows.
+    #[inline]
     pub(crate) fn claim(&self, len: u64) -> Result<Claim<'_, M>, NoRoom> {
         let size = frame_len(len);
         assert!(
@@ -126,6 +127,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Counts one message more, if the bound allows.
+    #[inline]
     fn admit(&self) -> Result<(), NoRoom> {
         // [O:counts] Relaxed, all of these: counts; no data hangs on them.
         let mut admitted = self.front.admitted.load(Ordering::Relaxed);
@@ -166,6 +168,7 @@ impl<M: Memory> Ring<M> {
 
     /// Writes a frame into words that the caller owns (R3), and publishes it.
     #[allow(unsafe_code)]
+    #[inline]
     fn write_and_publish(
         &self,
         position: u64,
@@ -260,6 +263,7 @@ impl<M: Memory> Drop for Claim<'_, M> {
 
 impl<M: Memory> Ring<M> {
     /// Wakes those who wait for a published frame; the receiver only if it may look at it already.
+    #[inline]
     pub(crate) fn announce(&self, readable: bool) {
         // [O:publish_fence] SeqCst: E8, pairs with [O:wait_fence]; the publication before it, the look
         // for waiters behind. One fence for both events, and for the timer's flags.

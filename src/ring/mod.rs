@@ -226,11 +226,12 @@ impl<M: Memory> Ring<M> {
     /// Called by the receiver when it has passed what earlier lives left: `counted` messages were expected
     /// there, `found` were handed out. The rest was damaged, and takes no part of the bound any more.
     pub(crate) fn correct_counts(&self, counted: u64, found: u64) {
+        // All of them were handed out now, whatever the header said of earlier deliveries.
+        // [O:counts] Relaxed: a count that only the receiver writes.
+        self.reading.handed_out.store(found, Ordering::Relaxed);
         if counted == found {
             return;
         }
-        // [O:counts] Relaxed: a count that only the receiver writes.
-        self.reading.handed_out.store(found, Ordering::Relaxed);
         // [O:counts] Relaxed: a count; no data hangs on it. Wraps where more was found.
         self.front
             .admitted

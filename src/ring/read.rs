@@ -92,6 +92,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Takes the next message before `visible`, stepping over padding and abandoned frames.
+    #[inline]
     pub(crate) fn read(&self, reader: &mut Reader, visible: u64, buffer: &mut Vec<u8>) -> Seen {
         loop {
             let position = reader.cursor;
@@ -122,6 +123,7 @@ impl<M: Memory> Ring<M> {
 
     /// Moves the reader on. Before the message is handed out, so that its acknowledgement finds the
     /// cursor behind it.
+    #[inline]
     pub(crate) fn pass(&self, reader: &mut Reader, cursor: u64) {
         reader.cursor = cursor;
         // [O:cursor] Release: E2, pairs with [O:cursor_walk]; the frames before it were seen published.
@@ -131,6 +133,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Stores the increased count, and gives the frame.
+    #[inline]
     fn count_delivery(&self, position: u64, word0: u64, state: State, lent: Option<Lent>) -> Frame {
         if state == State::Delivered(0) {
             // [O:counts] Relaxed: a count that only the receiver writes.
@@ -214,6 +217,7 @@ impl<M: Memory> Ring<M> {
 
     /// Acknowledges the message at `position`, once, by whoever holds it. From any thread, in any order.
     /// The head does not move yet. Returns how many have been acknowledged in this life.
+    #[inline]
     pub(crate) fn acknowledge(&self, position: u64) -> u64 {
         let word0 = frame::word0(position, self.life_at(position).salt, State::Acknowledged);
         // [O:acknowledge] Release: E2, pairs with [O:walk]; what the holder read happens before the reuse.
@@ -281,6 +285,9 @@ impl<M: Memory> Ring<M> {
             .load(weaken!("barrier_walk", Ordering::Acquire));
         let stop = cursor.min(barrier);
         let mut head = from;
+        if from >= self.life.start && self.nothing_is_held() {
+            head = stop;
+        }
         while head < stop {
             // [O:walk] Acquire: E2, pairs with [O:acknowledge].
             let word0 = self
@@ -306,6 +313,20 @@ impl<M: Memory> Ring<M> {
                 .store(head, weaken!("head", Ordering::Release));
         }
         head > from
+    }
+
+    /// Whether every message before the cursor that the caller has loaded is acknowledged, counted by those that were handed
+    /// out. Exact where all that earlier lives left is behind.
+    fn nothing_is_held(&self) -> bool {
+        // [O:acknowledged_walk] Acquire: E15, pairs with [O:acknowledged]; what the holders read happens before the reuse,
+        // and all that they had been handed is in the count that is loaded next.
+        let acknowledged = self
+            .back
+            .acknowledged
+            .load(weaken!("acknowledged_walk", Ordering::Acquire));
+        // [O:handed_out_walk] Relaxed: at least what it was before the cursor (E2) and before the acknowledgements (E15).
+        let handed_out = self.reading.handed_out.load(Ordering::Relaxed);
+        acknowledged == handed_out
     }
 
     /// The end of the file, if nothing but the padding that sealed it lies between `head` and that; else `head`.
