@@ -540,7 +540,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,

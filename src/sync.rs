@@ -127,6 +127,9 @@ mod inner {
     /// How often a waiter looks again before it sleeps.
     pub(crate) const SPINS: u32 = 10;
 
+    /// The same for a sender without room.
+    pub(crate) const SPINS_FOR_ROOM: u32 = 8;
+
     /// One look before the announcement, where waiting is rare.
     pub(crate) const ONCE: u32 = 1;
 
@@ -138,11 +141,10 @@ mod inner {
     /// Waits a little before the next look: twice as long each time, then for the scheduler. So the other
     /// side gets some way ahead, and the two do not fight for each line.
     pub(crate) fn back_off(look: u32) {
-        if look < 7 {
-            for _ in 0..1 << look {
-                std::hint::spin_loop();
-            }
-        } else {
+        for _ in 0..1 << look.min(6) {
+            std::hint::spin_loop();
+        }
+        if look > 6 {
             std::thread::yield_now();
         }
     }
@@ -254,7 +256,8 @@ mod inner {
     /// Spinning would only multiply the interleavings.
     pub(crate) const SPINS: u32 = 0;
 
-    /// So would this.
+    /// So would these.
+    pub(crate) const SPINS_FOR_ROOM: u32 = 0;
     pub(crate) const ONCE: u32 = 0;
 
     pub(super) fn fence_whole() {

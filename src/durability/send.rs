@@ -6,13 +6,14 @@ use crate::format::POSITION_MAX;
 use crate::format::frame::{payload_crc, payload_len};
 use crate::memory::Memory;
 use crate::planted::planted;
-use crate::ring::{Claim, NoRoom};
-use crate::sync::Ordering;
+use crate::ring::{Claim, NoRoom, Room};
+use crate::sync::{Ordering, SPINS_FOR_ROOM, back_off};
 use std::io::{self, IoSlice};
+use std::time::Instant;
 
 impl<M: Memory> Log<M> {
     /// Sends a payload into this file. Returns its position.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, SendFailure> {
         let (position, end) = self.publish(payload, wait)?;
         self.keep(end)?;
@@ -20,7 +21,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Claims, writes and publishes. Returns where the frame begins and ends.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(
         &self,
         payload: &[IoSlice<'_>],
@@ -43,7 +44,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Makes what was published up to `end` as durable as the mode promises.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn keep(&self, end: u64) -> Result<(), SendFailure> {
         match self.mode {
             Mode::PerSend => self
@@ -60,28 +61,51 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn claim(&self, len: u64, wait: Wait) -> Result<Claim<'_, M>, SendFailure> {
-        let attempt = || self.try_claim(len).transpose();
-        match (attempt(), wait) {
+        let room = match wait {
+            Wait::No => Room::Any,
+            Wait::Until(_) => Room::Much,
+        };
+        match (self.try_claim(len, room).transpose(), wait) {
             (Some(outcome), _) => outcome,
             (None, Wait::No) => Err(SendFailure::Full),
-            (None, Wait::Until(deadline)) => self
-                .common
-                .events
-                .room
-                .wait(deadline, attempt)
-                .unwrap_or(Err(SendFailure::Full)),
+            (None, Wait::Until(deadline)) => self.wait_and_claim(len, deadline),
         }
     }
 
+    #[cold]
+    fn wait_and_claim(
+        &self,
+        len: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Claim<'_, M>, SendFailure> {
+        let attempt = |room| self.try_claim(len, room).transpose();
+        // The receiver gets some way ahead: where each message makes room for one, both sides fight for every line. But
+        // nobody sleeps while there is any room.
+        let pauses = if self.ring.is_large() { 4 } else { 1 };
+        for look in 0..SPINS_FOR_ROOM {
+            for _ in 0..pauses {
+                back_off(look + 5 * (pauses / 4));
+            }
+            if let Some(outcome) = attempt(Room::Much) {
+                return outcome;
+            }
+        }
+        self.common
+            .events
+            .room
+            .wait(deadline, || attempt(Room::Any))
+            .unwrap_or(Err(SendFailure::Full))
+    }
+
     /// `None` while there is no room.
-    #[inline]
-    pub(super) fn try_claim(&self, len: u64) -> Result<Option<Claim<'_, M>>, SendFailure> {
+    #[inline(always)]
+    pub(super) fn try_claim(&self, len: u64, room: Room) -> Result<Option<Claim<'_, M>>, SendFailure> {
         loop {
             self.common.check_open()?;
             self.take_permit()?;
-            let needed = match self.ring.claim(len) {
+            let needed = match self.ring.claim(len, room) {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(NoRoom::Bound) => None,
                 Err(NoRoom::Space { needed }) => Some(needed),
@@ -95,6 +119,9 @@ impl<M: Memory> Log<M> {
             let Some(needed) = needed else {
                 return Ok(None);
             };
+            if room == Room::Much && !self.ring.gains_much() {
+                return Ok(None);
+            }
             if !self.make_room(needed).map_err(SendFailure::Io)? {
                 return Ok(None);
             }

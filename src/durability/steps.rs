@@ -4,7 +4,7 @@
 use super::{Goal, Log, Mode, SendFailure, Wait};
 use crate::format::frame::payload_crc;
 use crate::memory::Memory;
-use crate::ring::SetAside;
+use crate::ring::{Room, SetAside};
 use std::io::{self, IoSlice};
 
 impl<M: Memory> Log<M> {
@@ -36,7 +36,7 @@ impl<M: Memory> Log<M> {
             return None;
         }
         self.take_permit().ok()?;
-        let claim = self.ring.claim(len).ok().map(|claim| claim.set_aside());
+        let claim = self.ring.claim(len, Room::Any).ok().map(|claim| claim.set_aside());
         if claim.is_none() {
             self.give_back_permit();
         }

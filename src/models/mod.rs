@@ -20,7 +20,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, State, Word1, payload_crc, salt_from};
 use crate::format::incarnations::{Life, Lives};
 use crate::memory::modelled::Modelled;
-use crate::ring::{Claim as RingClaim, Layout, Reader, Ring, Start};
+use crate::ring::{Claim as RingClaim, Layout, Reader, Ring, Room, Start};
 use crate::sync::Arc;
 use std::time::Duration;
 
@@ -322,7 +322,7 @@ impl Channel {
     // === The ring beneath ===
 
     pub fn claim(&self, len: u64) -> Option<Claim<'_>> {
-        let claim = self.log.ring().claim(len).ok()?;
+        let claim = self.log.ring().claim(len, Room::Any).ok()?;
         Some(Claim { claim })
     }
 

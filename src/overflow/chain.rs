@@ -219,7 +219,7 @@ impl<F: Files> Chain<F> {
     // === Sending ===
 
     /// Sends a payload. Gives its position, and the file that it is in.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
@@ -273,7 +273,7 @@ impl<F: Files> Chain<F> {
     }
 
     /// Sends into a file, which is sealed if it has no room and another one can be linked.
-    #[inline]
+    #[inline(always)]
     fn send_into(
         &self,
         log: &LogOf<F>,

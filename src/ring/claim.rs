@@ -19,6 +19,14 @@ pub(crate) enum NoRoom {
     Sealed,
 }
 
+/// How much room is worth taking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Any,
+    /// Where there was none before, only a good part of all: for many claims. A ring or a bound that is small has no such part.
+    Much,
+}
+
 /// Words that belong to one producer, until it publishes. Dropped before, the claim is abandoned:
 /// readers step over it.
 #[derive(Debug)]
@@ -33,8 +41,8 @@ pub(crate) struct Claim<'a, M: Memory> {
 
 impl<M: Memory> Ring<M> {
     /// Claims room for a payload of `len` bytes, which is no more than the layout allows.
-    #[inline]
-    pub(crate) fn claim(&self, len: u64) -> Result<Claim<'_, M>, NoRoom> {
+    #[inline(always)]
+    pub(crate) fn claim(&self, len: u64, room: Room) -> Result<Claim<'_, M>, NoRoom> {
         let size = frame_len(len);
         assert!(
             size <= self.layout.frame_len_max(),
@@ -66,7 +74,7 @@ impl<M: Memory> Ring<M> {
             // Behind the look at the space: whoever waits for space takes nothing that it would have to
             // give back, and so wakes nobody, itself least of all.
             if !admitted {
-                self.admit()?;
+                self.admit(room)?;
                 admitted = true;
             }
             // [O:tail] Relaxed, both: it shares out the words (R2); what was in them is ordered by
@@ -127,8 +135,8 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Counts one message more, if the bound allows.
-    #[inline]
-    fn admit(&self) -> Result<(), NoRoom> {
+    #[inline(always)]
+    fn admit(&self, room: Room) -> Result<(), NoRoom> {
         // [O:counts] Relaxed, all of these: counts; no data hangs on them.
         let mut admitted = self.front.admitted.load(Ordering::Relaxed);
         loop {
@@ -140,7 +148,11 @@ impl<M: Memory> Ring<M> {
                 let seen = self.back.acknowledged.load(Ordering::Relaxed);
                 // [O:counts] Relaxed: as above.
                 self.front.seen_acknowledged.store(seen, Ordering::Relaxed);
-                if admitted.saturating_sub(seen) >= self.bound {
+                let wanted = match room {
+                    Room::Any => 1,
+                    Room::Much => (self.bound / 16).max(1),
+                };
+                if self.bound.saturating_sub(admitted.saturating_sub(seen)) < wanted {
                     return Err(NoRoom::Bound);
                 }
             }
@@ -168,7 +180,7 @@ impl<M: Memory> Ring<M> {
 
     /// Writes a frame into words that the caller owns (R3), and publishes it.
     #[allow(unsafe_code)]
-    #[inline]
+    #[inline(always)]
     fn write_and_publish(
         &self,
         position: u64,

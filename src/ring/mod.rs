@@ -31,7 +31,7 @@ pub(crate) mod wait;
 
 #[cfg(all(test, feature = "fsync", not(loom)))]
 pub(crate) use claim::SetAside;
-pub(crate) use claim::{Claim, NoRoom};
+pub(crate) use claim::{Claim, NoRoom, Room};
 pub(crate) use position::Layout;
 pub(crate) use read::{Frame, Reader, Seen};
 
@@ -77,6 +77,9 @@ struct Limit {
     end: AtomicU64,
 }
 
+/// So many bytes are much, in a large ring.
+const MUCH_LEN: u64 = 16 << 10;
+
 /// What the receiver writes.
 #[derive(Debug)]
 struct Reading {
@@ -84,6 +87,8 @@ struct Reading {
     cursor: AtomicU64,
     /// Messages handed out at least once, those of earlier lives that are still here included.
     handed_out: AtomicU64,
+    /// Every message before it is acknowledged: not always the last such position.
+    settled: AtomicU64,
 }
 
 /// What acknowledgers write.
@@ -139,6 +144,7 @@ impl<M: Memory> Ring<M> {
             reading: CachePadded(Reading {
                 cursor: AtomicU64::new(start.head),
                 handed_out: AtomicU64::new(start.handed_out),
+                settled: AtomicU64::new(start.head),
             }),
             back: CachePadded(Back {
                 head: AtomicU64::new(start.head),
@@ -287,6 +293,18 @@ impl<M: Memory> Ring<M> {
         let layout = self.layout();
         self.memory
             .put_aside(layout.ring, layout.capacity / crate::memory::WORD_LEN);
+    }
+
+    /// Whether much of the ring would be free at once, if the head moved as far as it perhaps can.
+    pub(crate) fn gains_much(&self) -> bool {
+        let much = (self.layout.capacity / 16).min(MUCH_LEN);
+        // [O:cursor_look] Relaxed: a guess.
+        let cursor = self.reading.cursor.load(Ordering::Relaxed);
+        cursor + self.layout.capacity >= self.limit() + much
+    }
+
+    pub(crate) fn is_large(&self) -> bool {
+        self.bound >= 512 && self.layout.capacity >= 1 << 16
     }
 
     /// Keeps the head from passing `position`.

@@ -91,9 +91,28 @@ impl<M: Memory> Ring<M> {
         (matches || planted!("foreign_bytes_delivered")).then_some((word1, lent))
     }
 
+    /// Where every message that was handed out is acknowledged, tells whoever moves the head, who need not look at each then.
+    /// The counts are exact where all that earlier lives left is behind.
+    #[inline]
+    fn settle_all(&self, reader: &Reader) {
+        // [O:acknowledged_settled] Acquire: E15, pairs with [O:acknowledged]; what the holders read comes before `settled`.
+        let acknowledged = self
+            .back
+            .acknowledged
+            .load(weaken!("acknowledged_settled", Ordering::Acquire));
+        // [O:counts] Relaxed: a count that only the receiver writes.
+        let handed_out = self.reading.handed_out.load(Ordering::Relaxed);
+        if acknowledged == handed_out && reader.cursor >= self.life.start {
+            // [O:settled] Release: E2, pairs with [O:settled_walk].
+            let release = weaken!("settled", Ordering::Release);
+            self.reading.settled.store(reader.cursor, release);
+        }
+    }
+
     /// Takes the next message before `visible`, stepping over padding and abandoned frames.
     #[inline]
     pub(crate) fn read(&self, reader: &mut Reader, visible: u64, buffer: &mut Vec<u8>) -> Seen {
+        self.settle_all(reader);
         loop {
             let position = reader.cursor;
             if position >= visible {
@@ -284,10 +303,12 @@ impl<M: Memory> Ring<M> {
             .barrier
             .load(weaken!("barrier_walk", Ordering::Acquire));
         let stop = cursor.min(barrier);
-        let mut head = from;
-        if from >= self.life.start && self.nothing_is_held() {
-            head = stop;
-        }
+        // [O:settled_walk] Acquire: E2, pairs with [O:settled]; what was read before it happens before the reuse.
+        let settled = self
+            .reading
+            .settled
+            .load(weaken!("settled_walk", Ordering::Acquire));
+        let mut head = from.max(settled.min(stop));
         while head < stop {
             // [O:walk] Acquire: E2, pairs with [O:acknowledge].
             let word0 = self
@@ -313,20 +334,6 @@ impl<M: Memory> Ring<M> {
                 .store(head, weaken!("head", Ordering::Release));
         }
         head > from
-    }
-
-    /// Whether every message before the cursor that the caller has loaded is acknowledged, counted by those that were handed
-    /// out. Exact where all that earlier lives left is behind.
-    fn nothing_is_held(&self) -> bool {
-        // [O:acknowledged_walk] Acquire: E15, pairs with [O:acknowledged]; what the holders read happens before the reuse,
-        // and all that they had been handed is in the count that is loaded next.
-        let acknowledged = self
-            .back
-            .acknowledged
-            .load(weaken!("acknowledged_walk", Ordering::Acquire));
-        // [O:handed_out_walk] Relaxed: at least what it was before the cursor (E2) and before the acknowledgements (E15).
-        let handed_out = self.reading.handed_out.load(Ordering::Relaxed);
-        acknowledged == handed_out
     }
 
     /// The end of the file, if nothing but the padding that sealed it lies between `head` and that; else `head`.

@@ -38,7 +38,7 @@ impl Events {
         };
         Events {
             readable,
-            room: Event::new(SPINS, Fences::Lopsided),
+            room: Event::new(0, Fences::Lopsided),
             published: Event::new(ONCE, Fences::Lopsided),
             synced: Event::new(ONCE, Fences::Even),
         }
