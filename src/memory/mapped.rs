@@ -145,6 +145,18 @@ impl Memory for Mapped {
         self.map.flush_range(offset, len)
     }
 
+    #[inline]
+    fn expect_store(&self, word: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let place = std::ptr::from_ref(self.word(word));
+            // SAFETY: a hint, which reads and writes nothing, and never faults.
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags))
+            };
+        }
+    }
+
     fn put_aside(&self, word: u64, count: u64) {
         let (offset, len) = ((word * WORD_LEN) as usize, (count * WORD_LEN) as usize);
         // A sync write-protects each changed page that is mapped, and interrupts every processor for it; what is not

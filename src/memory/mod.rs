@@ -70,6 +70,10 @@ pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
     /// The same for stores to these words alone; others may, or may not, become durable with them.
     fn sync_words(&self, word: u64, count: u64) -> io::Result<()>;
 
+    /// Hints that this thread will soon load and then store this word. Changes nothing.
+    #[inline]
+    fn expect_store(&self, _word: u64) {}
+
     /// Nobody stores in these words any more, and it will be long until anybody looks at them. Changes nothing about them.
     fn put_aside(&self, _word: u64, _count: u64) {}
 }

@@ -10,6 +10,8 @@ use crate::sync::{Ordering, weaken};
 #[derive(Debug)]
 pub(crate) struct Reader {
     cursor: u64,
+    /// A tail that it has seen.
+    tail: u64,
 }
 
 /// A message that was read.
@@ -46,6 +48,7 @@ impl<M: Memory> Ring<M> {
     pub(crate) fn reader(&self) -> Reader {
         Reader {
             cursor: self.head(),
+            tail: 0,
         }
     }
 
@@ -133,7 +136,16 @@ impl<M: Memory> Ring<M> {
             };
             let frame = (word1.kind == Kind::Message && state != State::Acknowledged)
                 .then(|| self.count_delivery(position, word0, state, lent));
-            self.pass(reader, position + word1.frame_len());
+            let next = position + word1.frame_len();
+            self.pass(reader, next);
+            if reader.tail < next + 192 {
+                // [O:tail_read] Relaxed: a guess.
+                reader.tail = self.front.tail.load(Ordering::Relaxed);
+            }
+            if next + 192 <= reader.tail {
+                self.memory.expect_store(self.layout.word(next));
+                self.memory.expect_store(self.layout.word(next+64));
+            }
             if let Some(frame) = frame {
                 return Seen::Message(frame);
             }
@@ -209,6 +221,7 @@ impl<M: Memory> Ring<M> {
         let mut reader = Reader {
             // [O:cursor_look] Relaxed: whoever calls has the ring to itself.
             cursor: self.reading.cursor.load(Ordering::Relaxed),
+            tail: 0,
         };
         let mut buffer = Vec::new();
         while self.is_published(reader.cursor) {
