@@ -161,9 +161,13 @@ fn encode<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<(), 
 #[inline]
 pub(crate) fn decode<T, C: Codec<T>>(payload: &[u8]) -> Result<T, CodecError> {
     // The value is given away whole or not at all, so nothing half-made is seen after a panic.
-    match catch_unwind(AssertUnwindSafe(|| C::decode(payload))) {
-        Ok(decoded) => decoded,
-        Err(panic) => Err(panicked(&*panic)),
+    // Beside the result of `catch_unwind`, which would be copied once more.
+    let mut decoded = None;
+    let caught = catch_unwind(AssertUnwindSafe(|| decoded = Some(C::decode(payload))));
+    match (decoded, caught) {
+        (Some(decoded), _) => decoded,
+        (None, Err(panic)) => Err(panicked(&*panic)),
+        (None, Ok(())) => unreachable!("decoding returned, and stored its result"),
     }
 }
 

@@ -138,16 +138,25 @@ mod inner {
         false
     }
 
-    /// Waits a little before the next look: twice as long each time, then for the scheduler. So the other
+    /// Waits a little before the next look: twice as long each time, then also for the scheduler. So the other
     /// side gets some way ahead, and the two do not fight for each line.
     pub(crate) fn back_off(look: u32) {
-        for _ in 0..1 << look.min(6) {
+        for _ in 0..1 << look.min(LOOKS_WITHOUT_OTHERS) {
             std::hint::spin_loop();
         }
-        if look > 6 {
+        if look > LOOKS_WITHOUT_OTHERS {
             std::thread::yield_now();
         }
     }
+
+    /// The same, for some microseconds from the first on.
+    pub(crate) fn back_off_long(look: u32) {
+        for _ in 0..4 {
+            back_off(look + LOOKS_WITHOUT_OTHERS - 1);
+        }
+    }
+
+    const LOOKS_WITHOUT_OTHERS: u32 = 6;
 
     /// Looks again for what others do, while they do something; not for ever.
     #[derive(Debug)]
@@ -285,6 +294,8 @@ mod inner {
     }
 
     pub(crate) fn back_off(_look: u32) {}
+
+    pub(crate) fn back_off_long(_look: u32) {}
 
     /// Without any: what comes later is another interleaving.
     #[derive(Debug)]

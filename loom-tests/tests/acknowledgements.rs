@@ -136,6 +136,59 @@ fn what_is_read_again_is_not_overwritten() {
     );
 }
 
+// Threads: the receiver reads a message a second time, acknowledges it, and looks for the next one, by which it tells that
+// nothing is held; somebody advances by that, and reuses the space. The copy out must be over before the copy in begins.
+#[test]
+fn what_was_read_before_all_was_settled_is_not_overwritten() {
+    model(
+        "what_was_read_before_all_was_settled_is_not_overwritten",
+        "an advance to where the receiver says that nothing is held, and a reuse: no words are torn",
+        || {
+            let (log, mut receiver, positions) = handed_out(Setup::default(), 2, 32);
+            log.acknowledge_only(positions[1]);
+            log.give_back(positions[0]);
+            let other = spawn(&log, |log| {
+                log.advance();
+                log.reclaim();
+                if let Some(claim) = log.claim(32) {
+                    claim.publish(&[9; 32]);
+                }
+            });
+            let (position, payload) = message(log.try_receive(&mut receiver).unwrap());
+            assert_eq!((position, payload), (0, vec![1; 32]));
+            log.acknowledge_only(position);
+            // Nothing, or what the other sent.
+            log.try_receive(&mut receiver);
+            other.join().unwrap();
+        },
+    );
+}
+
+// Threads: somebody acknowledges a message; the receiver takes the next one, and advances. Only where both are acknowledged,
+// nothing is held.
+#[test]
+fn what_is_held_is_not_settled() {
+    model(
+        "what_is_held_is_not_settled",
+        "the receiver looks on while another thread acknowledges: the head stops before what is held",
+        || {
+            let (log, mut receiver, positions) = handed_out(Setup::default(), 2, 4);
+            log.claim(4).unwrap().publish(&[3; 4]);
+            let first = positions[0];
+            let other = spawn(&log, move |log| {
+                log.acknowledge_only(first);
+                log.advance();
+            });
+            let (third, _) = message(log.try_receive(&mut receiver).unwrap());
+            log.acknowledge_only(third);
+            assert!(log.try_receive(&mut receiver).is_none());
+            log.advance();
+            other.join().unwrap();
+            assert_eq!(log.head(), positions[1]);
+        },
+    );
+}
+
 // Threads: the receiver reads, acknowledges, advances and raises the limit; a producer claims when it can. It must not
 // write before the receiver has read.
 #[test]

@@ -7,7 +7,7 @@ use crate::format::frame::{payload_crc, payload_len};
 use crate::memory::Memory;
 use crate::planted::planted;
 use crate::ring::{Claim, NoRoom, Room};
-use crate::sync::{Ordering, SPINS_FOR_ROOM, back_off};
+use crate::sync::{Ordering, SPINS_FOR_ROOM, back_off, back_off_long};
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
@@ -83,10 +83,11 @@ impl<M: Memory> Log<M> {
         let attempt = |room| self.try_claim(len, room).transpose();
         // The receiver gets some way ahead: where each message makes room for one, both sides fight for every line. But
         // nobody sleeps while there is any room.
-        let pauses = if self.ring.is_large() { 4 } else { 1 };
+        let is_large = self.ring.is_large();
         for look in 0..SPINS_FOR_ROOM {
-            for _ in 0..pauses {
-                back_off(look + 5 * (pauses / 4));
+            match is_large {
+                true => back_off_long(look),
+                false => back_off(look),
             }
             if let Some(outcome) = attempt(Room::Much) {
                 return outcome;
@@ -101,7 +102,11 @@ impl<M: Memory> Log<M> {
 
     /// `None` while there is no room.
     #[inline(always)]
-    pub(super) fn try_claim(&self, len: u64, room: Room) -> Result<Option<Claim<'_, M>>, SendFailure> {
+    pub(super) fn try_claim(
+        &self,
+        len: u64,
+        room: Room,
+    ) -> Result<Option<Claim<'_, M>>, SendFailure> {
         loop {
             self.common.check_open()?;
             self.take_permit()?;

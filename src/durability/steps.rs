@@ -36,7 +36,11 @@ impl<M: Memory> Log<M> {
             return None;
         }
         self.take_permit().ok()?;
-        let claim = self.ring.claim(len, Room::Any).ok().map(|claim| claim.set_aside());
+        let claim = self
+            .ring
+            .claim(len, Room::Any)
+            .ok()
+            .map(|claim| claim.set_aside());
         if claim.is_none() {
             self.give_back_permit();
         }

@@ -79,6 +79,9 @@ struct Limit {
 
 /// So many bytes are much, in a large ring.
 const MUCH_LEN: u64 = 16 << 10;
+/// Messages of a large bound, and bytes of a large ring.
+const LARGE: u64 = 512;
+const LARGE_LEN: u64 = 64 << 10;
 
 /// What the receiver writes.
 #[derive(Debug)]
@@ -303,8 +306,9 @@ impl<M: Memory> Ring<M> {
         cursor + self.layout.capacity >= self.limit() + much
     }
 
+    /// Whether a receiver takes long to drain it: a sender without room may look for some rarely.
     pub(crate) fn is_large(&self) -> bool {
-        self.bound >= 512 && self.layout.capacity >= 1 << 16
+        self.bound >= LARGE && self.layout.capacity >= LARGE_LEN
     }
 
     /// Keeps the head from passing `position`.

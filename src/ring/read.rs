@@ -6,12 +6,16 @@ use crate::memory::{Lent, Memory};
 use crate::planted::planted;
 use crate::sync::{Ordering, weaken};
 
+/// Bytes of a cache line, and how many of the next message are fetched ahead.
+const LINE_LEN: u64 = 64;
+const LINES: u64 = 2;
+
 /// The receiver's own place in the ring. There is one.
 #[derive(Debug)]
 pub(crate) struct Reader {
     cursor: u64,
     /// A tail that it has seen.
-    tail: u64,
+    seen_tail: u64,
 }
 
 /// A message that was read.
@@ -48,7 +52,7 @@ impl<M: Memory> Ring<M> {
     pub(crate) fn reader(&self) -> Reader {
         Reader {
             cursor: self.head(),
-            tail: 0,
+            seen_tail: 0,
         }
     }
 
@@ -99,10 +103,7 @@ impl<M: Memory> Ring<M> {
     #[inline]
     fn settle_all(&self, reader: &Reader) {
         // [O:acknowledged_settled] Acquire: E15, pairs with [O:acknowledged]; what the holders read comes before `settled`.
-        let acknowledged = self
-            .back
-            .acknowledged
-            .load(weaken!("acknowledged_settled", Ordering::Acquire));
+        let acknowledged = self.back.acknowledged.load(Ordering::Acquire);
         // [O:counts] Relaxed: a count that only the receiver writes.
         let handed_out = self.reading.handed_out.load(Ordering::Relaxed);
         if acknowledged == handed_out && reader.cursor >= self.life.start {
@@ -136,18 +137,27 @@ impl<M: Memory> Ring<M> {
             };
             let frame = (word1.kind == Kind::Message && state != State::Acknowledged)
                 .then(|| self.count_delivery(position, word0, state, lent));
-            let next = position + word1.frame_len();
-            self.pass(reader, next);
-            if reader.tail < next + 192 {
-                // [O:tail_read] Relaxed: a guess.
-                reader.tail = self.front.tail.load(Ordering::Relaxed);
-            }
-            if next + 192 <= reader.tail {
-                self.memory.expect_store(self.layout.word(next));
-                self.memory.expect_store(self.layout.word(next+64));
-            }
+            self.pass(reader, position + word1.frame_len());
+            self.expect_next(reader);
             if let Some(frame) = frame {
                 return Seen::Message(frame);
+            }
+        }
+    }
+
+    /// Fetches the lines of the next frame, to be stored in, if it is there: the delivery's count makes them this processor's
+    /// sooner or later, and an acknowledgement would wait for that.
+    #[inline]
+    fn expect_next(&self, reader: &mut Reader) {
+        let end = reader.cursor + LINES * LINE_LEN;
+        if end > reader.seen_tail {
+            // [O:tail_read] Relaxed: a guess. What is claimed will soon be published. Not each time: it is the producers' line.
+            reader.seen_tail = self.front.tail.load(Ordering::Relaxed);
+        }
+        if end <= reader.seen_tail {
+            for line in 0..LINES {
+                let word = self.layout.word(reader.cursor + line * LINE_LEN);
+                self.memory.expect_store(word);
             }
         }
     }
@@ -221,7 +231,7 @@ impl<M: Memory> Ring<M> {
         let mut reader = Reader {
             // [O:cursor_look] Relaxed: whoever calls has the ring to itself.
             cursor: self.reading.cursor.load(Ordering::Relaxed),
-            tail: 0,
+            seen_tail: 0,
         };
         let mut buffer = Vec::new();
         while self.is_published(reader.cursor) {
