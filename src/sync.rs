@@ -79,6 +79,7 @@ mod inner {
     pub(crate) use parking_lot::MutexGuard;
     use rustix::io::Errno;
     use rustix::thread::futex;
+    use std::ops::Range;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::Ordering;
     use std::sync::atomic::fence;
@@ -128,7 +129,9 @@ mod inner {
     pub(crate) const SPINS: u32 = 10;
 
     /// The same for a sender without room.
-    pub(crate) const SPINS_FOR_ROOM: u32 = 8;
+    pub(crate) fn looks_for_room() -> Range<u32> {
+        0..8
+    }
 
     /// One look before the announcement, where waiting is rare.
     pub(crate) const ONCE: u32 = 1;
@@ -259,15 +262,19 @@ mod inner {
     pub(crate) use loom::sync::MutexGuard;
     use loom::sync::atomic::fence;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    use std::ops::Range;
     pub(crate) use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     /// Spinning would only multiply the interleavings.
     pub(crate) const SPINS: u32 = 0;
 
-    /// So would these.
-    pub(crate) const SPINS_FOR_ROOM: u32 = 0;
+    /// So would this.
     pub(crate) const ONCE: u32 = 0;
+
+    pub(crate) fn looks_for_room() -> Range<u32> {
+        0..0
+    }
 
     pub(super) fn fence_whole() {
         // [O:none] The tag is at the use.

@@ -41,7 +41,8 @@ impl<M: Memory> Log<M> {
                 Some(Turn::Reached) => return Ok(()),
                 Some(Turn::Failed) | None => return self.common.check(),
             };
-            if matches!(goal, Goal::Commit(_) | Goal::Permit(_)) && !self.would_commit() {
+            let needs_frames = matches!(goal, Goal::Commit(_) | Goal::Permit(_));
+            if needs_frames && !self.would_commit() && !self.would_commit_soon(&role) {
                 // A claim that is not published is in the way: give up the role before waiting for it.
                 // Nobody who waits here takes the role, so nobody here keeps it from another.
                 if planted!("hole_waited_for_in_the_role") {
@@ -117,6 +118,18 @@ impl<M: Memory> Log<M> {
         }
         let frontier = self.frontier(&pages);
         frontier > self.commit() || self.ring.is_published(frontier)
+    }
+
+    /// The same, a little later: the sender whose claim is in the way most likely waits for a processor, or for its page, which
+    /// the last sync has just written. Sleeping until then costs more, and so does whoever has to wake us.
+    fn would_commit_soon(&self, lead: &Lead) -> bool {
+        let mut patience = Patience::new((lead.sync * 2).min(GATHER_MAX));
+        while patience.another(false) {
+            if self.would_commit() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits for the senders that the last round released, and that come back with their next message: each sync

@@ -7,7 +7,7 @@ use crate::format::frame::{payload_crc, payload_len};
 use crate::memory::Memory;
 use crate::planted::planted;
 use crate::ring::{Claim, NoRoom, Room};
-use crate::sync::{Ordering, SPINS_FOR_ROOM, back_off, back_off_long};
+use crate::sync::{Ordering, back_off, back_off_long, looks_for_room};
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
@@ -84,7 +84,7 @@ impl<M: Memory> Log<M> {
         // The receiver gets some way ahead: where each message makes room for one, both sides fight for every line. But
         // nobody sleeps while there is any room.
         let is_large = self.ring.is_large();
-        for look in 0..SPINS_FOR_ROOM {
+        for look in looks_for_room() {
             match is_large {
                 true => back_off_long(look),
                 false => back_off(look),

@@ -5,7 +5,7 @@ use crate::format::POSITION_MAX;
 use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc, payload_len};
 use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
-use crate::sync::{Fences, Ordering, weaken, weaken_fence};
+use crate::sync::{Ordering, weaken, weaken_fence};
 use std::io::IoSlice;
 
 /// Why nothing could be claimed.
@@ -279,7 +279,7 @@ impl<M: Memory> Ring<M> {
     pub(crate) fn announce(&self, readable: bool) {
         // [O:publish_fence] SeqCst: E8, pairs with [O:wait_fence]; the publication before it, the look
         // for waiters behind. One fence for both events, and for the timer's flags.
-        weaken_fence!("publish_fence", Fences::Lopsided.frequent());
+        weaken_fence!("publish_fence", self.events.fences.frequent());
         if readable && !planted!("send_wakes_nobody") {
             self.events.readable.notify_behind_fence();
         }

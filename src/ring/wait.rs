@@ -15,6 +15,8 @@ use std::time::Instant;
 /// What the threads of a channel wait for; shared by all of its files.
 #[derive(Debug)]
 pub(crate) struct Events {
+    /// How those fence who change something that `readable`, `room` or `published` tells.
+    pub(crate) fences: Fences,
     /// There may be something to read.
     pub(crate) readable: Event,
     /// There may be room.
@@ -29,17 +31,19 @@ impl Events {
     /// `shown_by_commit`: messages are shown when they are committed, not when they are published, so the reader
     /// waits for a disk.
     pub(crate) fn new(shown_by_commit: bool) -> Self {
-        let readable = if shown_by_commit {
-            // A reader that looks again and again, or fences for all, takes time from the sync it waits for. Only a
-            // round shows anything, and it comes behind a whole fence.
-            Event::new(ONCE, Fences::Even)
-        } else {
-            Event::new(SPINS, Fences::Lopsided)
+        // Where each send waits for the disk, a fence of its own costs nothing, and one for all takes time from the sync
+        // that everybody waits for.
+        let fences = match shown_by_commit {
+            true => Fences::Even,
+            false => Fences::Lopsided,
         };
         Events {
-            readable,
-            room: Event::new(0, Fences::Lopsided),
-            published: Event::new(ONCE, Fences::Lopsided),
+            fences,
+            // A reader that looks again and again takes that time, too; only a round shows anything.
+            readable: Event::new(if shown_by_commit { ONCE } else { SPINS }, fences),
+            // A sender has looked before: see `durability::send`.
+            room: Event::new(0, fences),
+            published: Event::new(ONCE, fences),
             synced: Event::new(ONCE, Fences::Even),
         }
     }
