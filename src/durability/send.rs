@@ -92,6 +92,9 @@ impl<M: Memory> Log<M> {
             if let Some(outcome) = attempt(Room::Much) {
                 return outcome;
             }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break;
+            }
         }
         self.common
             .events

@@ -136,11 +136,8 @@ impl Channel {
 }
 
 fn live(dir: &Path, name: &str, place: &str) {
-    // On a full btrfs each page that is changed costs milliseconds.
-    let slow = place.starts_with("btrfs");
     let mut channel = Channel::open(dir.join("q"), name, 0, 0);
     let rounds = times("WALCHAN_FULL_ROUNDS", 1);
-    let rounds = if slow { rounds.div_ceil(3) } else { rounds };
     // With one round, another one for each durability.
     let from = if rounds == 1 { name.len() as u64 } else { 0 };
     for round in from..from + rounds {
