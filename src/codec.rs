@@ -7,9 +7,8 @@
 use crate::error::CodecError;
 use crate::planted::planted;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
-use bincode::de::read::Reader;
 use bincode::enc::write::Writer;
-use bincode::error::{DecodeError, EncodeError};
+use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::Any;
@@ -206,38 +205,15 @@ fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
 
 #[inline]
 fn decode_with<T: DeserializeOwned, const N: usize>(payload: &[u8]) -> Result<T, CodecError> {
-    let mut rest = Rest(payload);
-    match bincode::serde::decode_from_reader(&mut rest, config::<N>()) {
-        Ok(value) if rest.0.is_empty() || planted!("trailing_bytes_accepted") => Ok(value),
-        Ok(_) => Err(CodecError(format!("{} bytes are left over", rest.0.len()))),
+    match bincode::serde::decode_from_slice(payload, config::<N>()) {
+        Ok((value, used)) if used == payload.len() || planted!("trailing_bytes_accepted") => {
+            Ok(value)
+        }
+        Ok((_, used)) => Err(CodecError(format!(
+            "{} bytes are left over",
+            payload.len() - used
+        ))),
         Err(e) => Err(CodecError(e.to_string())),
-    }
-}
-
-/// What is left of a payload. bincode's own reader of slices gives how much it read in a pair with the value, which costs a
-/// copy of the value.
-struct Rest<'a>(&'a [u8]);
-
-impl Reader for Rest<'_> {
-    #[inline]
-    fn read(&mut self, bytes: &mut [u8]) -> Result<(), DecodeError> {
-        let Some((read, rest)) = self.0.split_at_checked(bytes.len()) else {
-            let additional = bytes.len() - self.0.len();
-            return Err(DecodeError::UnexpectedEnd { additional });
-        };
-        bytes.copy_from_slice(read);
-        self.0 = rest;
-        Ok(())
-    }
-
-    #[inline]
-    fn peek_read(&mut self, n: usize) -> Option<&[u8]> {
-        self.0.get(..n)
-    }
-
-    #[inline]
-    fn consume(&mut self, n: usize) {
-        self.0 = self.0.get(n..).unwrap_or_default();
     }
 }
 

@@ -6,11 +6,12 @@
 //! round, which is what a sender cannot do without. It stands for buffers that are filled, sent and used again. It
 //! does not stand for messages that have to be decoded.
 //!
-//! walchan under `FlushOnly`: `bytes_sync_channel_with_options`, a ring of 4 MiB, and no bound but that.
+//! walchan under `FlushOnly`: `bytes_sync_channel_with_options`, a ring for as many messages as the rivals' bound, 1 MiB at
+//! least and 4 MiB at most, and no bound but that.
 
 use super::sizes::{move_bytes, std_bounded};
 use super::{Outcome, Setting};
-use crate::channels::{BOUND_BEYOND_RING, RING_BYTES, flush_only};
+use crate::channels::{BOUND, BOUND_BEYOND_RING, RING_BYTES, flush_only};
 use crate::measure::{Contender, rates};
 use crate::messages::{Blob, put_stamp};
 use crate::table::{Goal, Row, Unit};
@@ -22,7 +23,8 @@ const LARGE: usize = 64 << 10;
 
 pub fn borrowed(len: usize) -> Contender<'static> {
     Contender::new("walchan, bytes", 1, move |n, dir| {
-        let options = flush_only(RING_BYTES);
+        let ring = (len as u64 * BOUND as u64).clamp(1 << 20, RING_BYTES);
+        let options = flush_only(ring);
         let path = dir.join("queue");
         let (tx, rx) = walchan::bytes_sync_channel_with_options(path, BOUND_BEYOND_RING, options)
             .expect("a new channel");

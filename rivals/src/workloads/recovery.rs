@@ -96,6 +96,7 @@ fn recover(setting: &Setting, ring_bytes: u64, life: &str) -> f64 {
     let file = File::open(path).expect("what the child left");
     file.sync_all().expect("on the disk");
     let nanos = child::ask(&["open", path, &ring, life, &sent.to_string()], dir.path());
+    let nanos = nanos.expect("an open ends");
     ring_bytes as f64 * 1e9 / nanos as f64
 }
 
