@@ -263,6 +263,10 @@ fn settled_damage_is_passed_whole() {
             assert_eq!(log.head(), 128);
             log.hold_back(128);
             log.pass(&mut receiver, 160);
+            // Nothing is held but the damage, which is in no count.
+            assert!(log.try_receive(&mut receiver).is_none());
+            log.advance();
+            assert_eq!(log.head(), 128);
             let other = spawn(&log, |log| {
                 log.advance();
                 assert!([128, 160].contains(&log.head()));

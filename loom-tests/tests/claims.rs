@@ -131,6 +131,39 @@ fn an_abandoned_claim_is_stepped_over() {
     );
 }
 
+// One thread: at a bound of 32, one acknowledgement is room for whoever takes any, and none for whoever takes only a good
+// part, at the first look and at every other one.
+#[test]
+fn a_good_part_of_the_bound_is_taken_or_none() {
+    model(
+        "a_good_part_of_the_bound_is_taken_or_none",
+        "a full bound, acknowledged one by one: much is two",
+        || {
+            let log = channel(Setup {
+                mode: Mode::FlushOnly,
+                capacity: 1024,
+                bound: 32,
+                ..Setup::default()
+            });
+            let mut receiver = log.receiver();
+            let positions: Vec<u64> = (0..32)
+                .map(|_| {
+                    log.claim(0).unwrap().publish(b"");
+                    message(log.try_receive(&mut receiver).unwrap()).0
+                })
+                .collect();
+            log.acknowledge_only(positions[0]);
+            assert!(log.claim_of_much(0).is_none());
+            assert!(log.claim_of_much(0).is_none());
+            log.claim(0).unwrap().publish(b"");
+            log.acknowledge_only(positions[1]);
+            assert!(log.claim_of_much(0).is_none());
+            log.acknowledge_only(positions[2]);
+            log.claim_of_much(0).unwrap().publish(b"");
+        },
+    );
+}
+
 // Threads: two senders that do not wait, at a bound of one. One may succeed, the other must find it full; never may
 // both, never neither.
 #[test]

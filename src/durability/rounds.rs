@@ -158,7 +158,7 @@ impl<M: Memory> Log<M> {
         let number = self.begun.fetch_add(1, weaken!("begun", Ordering::AcqRel)) + 1;
         // [O:rounds] Relaxed: a count.
         self.common.rounds.fetch_add(1, Ordering::Relaxed);
-        let (target, claims, stored) = {
+        let (target, claims, stored, is_aside) = {
             let mut pages = self.pages.lock();
             // Before the prefix: a head beyond the target would let the next leader's frames go.
             let head = self.ring.head();
@@ -166,9 +166,12 @@ impl<M: Memory> Log<M> {
             let (target, claims) = self.ring.published_prefix(frontier);
             let stored = self.store_checkpoint(&mut pages, head, target.max(head), false);
             pages.sync_begins();
-            (target, claims, stored)
+            // Sealed and whole; in a synced mode most of it is clean.
+            let is_whole = self.ring.end() == Some(target);
+            let is_aside = is_whole && !pages.entered && !self.is_synced_mode();
+            (target, claims, stored, is_aside)
         };
-        if !self.is_synced_mode() && self.ring.end() == Some(target) {
+        if is_aside {
             self.ring.put_aside();
         }
         let began = Instant::now();

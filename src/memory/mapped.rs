@@ -150,7 +150,8 @@ impl Memory for Mapped {
         #[cfg(target_arch = "x86_64")]
         {
             let place = std::ptr::from_ref(self.word(word));
-            // SAFETY: a hint, which reads and writes nothing, and never faults.
+            // SAFETY: a hint, which reads and writes nothing; a processor that does not know it takes it for none, but for
+            // the very first ones of 64 bits (2004).
             unsafe {
                 std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags))
             };

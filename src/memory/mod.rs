@@ -74,7 +74,7 @@ pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
     #[inline]
     fn expect_store(&self, _word: u64) {}
 
-    /// Nobody stores in these words any more, and it will be long until anybody looks at them. Changes nothing about them.
+    /// Hints that it will be long until anybody needs these words, which are to be synced. Changes nothing.
     fn put_aside(&self, _word: u64, _count: u64) {}
 }
 

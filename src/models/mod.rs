@@ -326,6 +326,12 @@ impl Channel {
         Some(Claim { claim })
     }
 
+    /// As a sender claims that may wait, and does not sleep yet.
+    pub fn claim_of_much(&self, len: u64) -> Option<Claim<'_>> {
+        let claim = self.log.ring().claim(len, Room::Much).ok()?;
+        Some(Claim { claim })
+    }
+
     pub fn announce(&self) {
         self.log.ring().announce(true);
     }

@@ -23,7 +23,7 @@ pub(crate) enum NoRoom {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
     Any,
-    /// Where there was none before, only a good part of all: for many claims. A ring or a bound that is small has no such part.
+    /// Where there was none at the last look, only a good part of all, for many claims. Of a small bound that is a single one.
     Much,
 }
 
@@ -146,8 +146,6 @@ impl<M: Memory> Ring<M> {
             if admitted.saturating_sub(seen) >= self.bound && !planted!("bound_ignored") {
                 // [O:counts] Relaxed: as above.
                 let seen = self.back.acknowledged.load(Ordering::Relaxed);
-                // [O:counts] Relaxed: as above.
-                self.front.seen_acknowledged.store(seen, Ordering::Relaxed);
                 let wanted = match room {
                     Room::Any => 1,
                     Room::Much => (self.bound / 16).max(1),
@@ -155,6 +153,9 @@ impl<M: Memory> Ring<M> {
                 if self.bound.saturating_sub(admitted.saturating_sub(seen)) < wanted {
                     return Err(NoRoom::Bound);
                 }
+                // Only now: what is kept here is room that the next claim takes without a look.
+                // [O:counts] Relaxed: as above.
+                self.front.seen_acknowledged.store(seen, Ordering::Relaxed);
             }
             // [O:counts] Relaxed, both: as above.
             match self.front.admitted.compare_exchange_weak(

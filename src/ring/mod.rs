@@ -115,6 +115,8 @@ pub(crate) struct Ring<M> {
     /// All lives whose frames may be in the ring.
     lives: Lives,
     bound: u64,
+    /// Where this life's own frames begin: what lies before was there when it was opened.
+    opened_at: u64,
     front: CachePadded<Front>,
     limit: CachePadded<Limit>,
     /// What the receiver writes.
@@ -135,6 +137,7 @@ impl<M: Memory> Ring<M> {
             life: start.lives.newest(),
             lives: start.lives,
             bound: start.bound,
+            opened_at: start.tail,
             front: CachePadded(Front {
                 tail: AtomicU64::new(start.tail),
                 admitted: AtomicU64::new(start.unacknowledged),
@@ -298,10 +301,10 @@ impl<M: Memory> Ring<M> {
             .put_aside(layout.ring, layout.capacity / crate::memory::WORD_LEN);
     }
 
-    /// Whether much of the ring would be free at once, if the head moved as far as it perhaps can.
+    /// Whether much of the ring would be free at once, if the head moved as far as the receiver has come. It may not.
     pub(crate) fn gains_much(&self) -> bool {
         let much = (self.layout.capacity / 16).min(MUCH_LEN);
-        // [O:cursor_look] Relaxed: a guess.
+        // [O:cursor_guess] Relaxed: a guess.
         let cursor = self.reading.cursor.load(Ordering::Relaxed);
         cursor + self.layout.capacity >= self.limit() + much
     }

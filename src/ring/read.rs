@@ -106,7 +106,7 @@ impl<M: Memory> Ring<M> {
         let acknowledged = self.back.acknowledged.load(Ordering::Acquire);
         // [O:counts] Relaxed: a count that only the receiver writes.
         let handed_out = self.reading.handed_out.load(Ordering::Relaxed);
-        if acknowledged == handed_out && reader.cursor >= self.life.start {
+        if acknowledged == handed_out && reader.cursor >= self.opened_at {
             // [O:settled] Release: E2, pairs with [O:settled_walk].
             let release = weaken!("settled", Ordering::Release);
             self.reading.settled.store(reader.cursor, release);
