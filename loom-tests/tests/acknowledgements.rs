@@ -111,56 +111,47 @@ fn the_head_never_passes_an_unacknowledged_message() {
     );
 }
 
-// Threads: the receiver reads a message a second time and acknowledges it; somebody advances and reuses the space. The
-// copy out must be over before the copy in begins.
+/// Threads: the receiver reads a message a second time and acknowledges it, and, if `settles`, looks for the next one, by
+/// which it tells that nothing is held; somebody advances and reuses the space. The copy out must be over before the
+/// copy in begins.
+fn read_again_beside_a_reuse(settles: bool) {
+    let (log, mut receiver, positions) = handed_out(Setup::default(), 2, 32);
+    if settles {
+        log.acknowledge_only(positions[1]);
+    }
+    log.give_back(positions[0]);
+    let other = spawn(&log, |log| {
+        log.advance();
+        log.reclaim();
+        if let Some(claim) = log.claim(32) {
+            claim.publish(&[9; 32]);
+        }
+    });
+    let (position, payload) = message(log.try_receive(&mut receiver).unwrap());
+    assert_eq!((position, payload), (0, vec![1; 32]));
+    log.acknowledge_only(position);
+    if settles {
+        // Nothing, or what the other sent.
+        log.try_receive(&mut receiver);
+    }
+    other.join().unwrap();
+}
+
 #[test]
 fn what_is_read_again_is_not_overwritten() {
     model(
         "what_is_read_again_is_not_overwritten",
         "a second delivery, acknowledged, beside an advance and a reuse: no words are torn",
-        || {
-            let (log, mut receiver, positions) = handed_out(Setup::default(), 2, 32);
-            log.give_back(positions[0]);
-            let other = spawn(&log, |log| {
-                log.advance();
-                log.reclaim();
-                if let Some(claim) = log.claim(32) {
-                    claim.publish(&[9; 32]);
-                }
-            });
-            let (position, payload) = message(log.try_receive(&mut receiver).unwrap());
-            assert_eq!((position, payload), (0, vec![1; 32]));
-            log.acknowledge_only(position);
-            other.join().unwrap();
-        },
+        || read_again_beside_a_reuse(false),
     );
 }
 
-// Threads: the receiver reads a message a second time, acknowledges it, and looks for the next one, by which it tells that
-// nothing is held; somebody advances by that, and reuses the space. The copy out must be over before the copy in begins.
 #[test]
 fn what_was_read_before_all_was_settled_is_not_overwritten() {
     model(
         "what_was_read_before_all_was_settled_is_not_overwritten",
         "an advance to where the receiver says that nothing is held, and a reuse: no words are torn",
-        || {
-            let (log, mut receiver, positions) = handed_out(Setup::default(), 2, 32);
-            log.acknowledge_only(positions[1]);
-            log.give_back(positions[0]);
-            let other = spawn(&log, |log| {
-                log.advance();
-                log.reclaim();
-                if let Some(claim) = log.claim(32) {
-                    claim.publish(&[9; 32]);
-                }
-            });
-            let (position, payload) = message(log.try_receive(&mut receiver).unwrap());
-            assert_eq!((position, payload), (0, vec![1; 32]));
-            log.acknowledge_only(position);
-            // Nothing, or what the other sent.
-            log.try_receive(&mut receiver);
-            other.join().unwrap();
-        },
+        || read_again_beside_a_reuse(true),
     );
 }
 
