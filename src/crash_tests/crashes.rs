@@ -51,15 +51,19 @@ impl Program {
         let durable = |part| film.durable_moment_of(part);
         let random = |rng: &mut Rng| film.image(|_, values| rng.below(values as u64) as usize);
         let kill = kills_only || self.rng.chance(55);
-        let (medium, crash) = if !kill {
-            (Simulated::new(random(&mut self.rng)), Crash::PowerCut)
+        let (medium, crash, same_boot) = if !kill {
+            (
+                Simulated::new(random(&mut self.rng)),
+                Crash::PowerCut,
+                false,
+            )
         } else if oracle.failed && !kills_only {
             // The cache shows what the disk may lack, and will not get by itself.
-            (self.behind_the_cache(film), Crash::Kill)
+            (self.behind_the_cache(film), Crash::Kill, true)
         } else if kills_only || self.rng.chance(30) {
-            (Simulated::new(film.live().to_vec()), Crash::Kill)
+            (Simulated::new(film.live().to_vec()), Crash::Kill, false)
         } else {
-            (film.in_the_same_boot(), Crash::Kill)
+            (film.in_the_same_boot(), Crash::Kill, true)
         };
         let found = self.drain(&medium.copied());
         oracle.expect(moment, durable, crash).check(&found);
@@ -72,6 +76,7 @@ impl Program {
             sent: oracle.carried(&found),
             medium,
             found,
+            half_stored: same_boot && (oracle.word_by_word || oracle.half_stored_before),
         }
     }
 

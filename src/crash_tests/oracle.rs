@@ -142,6 +142,8 @@ pub(super) struct Oracle {
     pub(super) finished: Option<usize>,
     /// A crash can come between two words.
     pub(super) word_by_word: bool,
+    /// So it could in an earlier life of the same boot, and nothing need have been written since to where it did.
+    pub(super) half_stored_before: bool,
 }
 
 /// What is to be said of one message at one moment.
@@ -179,6 +181,7 @@ impl Oracle {
             failed: false,
             finished: None,
             word_by_word: false,
+            half_stored_before: false,
         }
     }
 
@@ -247,7 +250,10 @@ impl Oracle {
             lines,
             lost_max,
             holes: (crash == Crash::Kill).then(|| self.holes(moment)).flatten(),
-            faults_max: usize::from(self.word_by_word),
+            faults_max: match crash {
+                Crash::PowerCut if self.half_stored_before => usize::MAX,
+                _ => usize::from(self.word_by_word),
+            },
             clean: crash == Crash::Kill && self.finished.is_some_and(|at| at <= moment),
             what: format!("{crash:?} at {moment}, {:?}", self.mode),
         }

@@ -32,6 +32,9 @@ pub(super) struct Left {
     pub(super) found: Found,
     /// Of the messages, what is known of them.
     pub(super) sent: Vec<Sent>,
+    /// The disk may hold pages of overflow files half stored, where the cache shows them whole: those of a complete file stay so
+    /// until the receiver comes to it.
+    pub(super) half_stored: bool,
 }
 
 /// A life that was lived.
@@ -140,6 +143,7 @@ impl Program {
             medium: Simulated::new(image),
             found: Found::default(),
             sent: Vec::new(),
+            half_stored: false,
         }
     }
 
@@ -167,12 +171,18 @@ impl Program {
             medium,
             found,
             sent,
+            half_stored: false,
         }
     }
 
     /// Opens what was left, and lives on with at most so many random steps.
     pub(super) fn live(&mut self, left: Left, most: u64) -> Lived {
-        let Left { medium, sent, .. } = left;
+        let Left {
+            medium,
+            sent,
+            half_stored,
+            ..
+        } = left;
         let mode = self.mode();
         if let Some(shape) = self.shape {
             let life = Life::chained(medium, &shape, mode, ACCEPT, &mut self.rng);
@@ -183,7 +193,9 @@ impl Program {
                 life.places().fail_next(fault);
             }
             let payload_max = shape.payload_max();
-            return self.live_in(life, sent, mode, (payload_max, None), most);
+            let mut lived = self.live_in(life, sent, mode, (payload_max, None), most);
+            lived.oracle.half_stored_before = half_stored;
+            return lived;
         }
         let bound = self.rng.chance(25).then(|| 1 + self.rng.below(8) as usize);
         // No more than the bound is promised only of a life that begins with fewer.

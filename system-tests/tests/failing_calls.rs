@@ -49,13 +49,6 @@ fn failures(call: &Call) -> impl Iterator<Item = (i32, bool)> {
     })
 }
 
-/// From this read on nothing of the ring can be read, nor the newest checkpoint perhaps: recovery finds nothing above
-/// the commit, and says nothing. See the test that is ignored.
-fn finds_nothing(like: &Case, call: &Call, nth: usize) -> bool {
-    let last = if like.script == "recover" { 10 } else { 7 };
-    call.name == "pread64" && (7..=last).contains(&nth)
-}
-
 /// All cases of a script, or a few for each place.
 fn cases(like: &Case, bytes: Option<&[u8]>) -> Vec<Case> {
     let mut random = Random::new(like.durability.len() as u64);
@@ -84,8 +77,7 @@ fn cases(like: &Case, bytes: Option<&[u8]>) -> Vec<Case> {
                 (_, false) => 15,
             };
             let chosen = random.below(one_in) == 0 || is_new && error == EIO;
-            let unreadable = (error, for_ever) == (EIO, true) && finds_nothing(like, call, *count);
-            if chosen && !unreadable {
+            if chosen {
                 cases.push(Case {
                     name: call.name.clone(),
                     by_first,

@@ -15,6 +15,8 @@ struct Known {
     /// An acknowledgement began; ended.
     acking: bool,
     acked: bool,
+    /// An open reported that a place above the commit, where it may have been, could not be read.
+    unreadable: bool,
 }
 
 /// What processes said about one file.
@@ -56,6 +58,10 @@ impl Oracle {
     }
 
     pub fn hear(&mut self, line: &str) {
+        if script::is_unreadable(line, !self.left.is_empty()) {
+            let messages = self.messages.values_mut();
+            messages.for_each(|known| known.unreadable = true);
+        }
         let words: Vec<_> = line.split(' ').collect();
         let number = words.get(2).and_then(|word| word.parse().ok());
         match (words[0], words.get(1).copied(), number) {
@@ -154,7 +160,8 @@ impl Oracle {
             }
         }
         for (number, known) in &self.messages {
-            assert!(!known.ok || known.acking, "{number} is lost");
+            let accounted = known.acking || known.unreadable;
+            assert!(!known.ok || accounted, "{number} is lost");
         }
         for (what, (perhaps, _)) in &self.left {
             assert!(*perhaps, "the {what} one is lost");

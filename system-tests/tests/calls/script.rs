@@ -1,4 +1,5 @@
-//! What a watched process does with a channel, and what it says about it: `> step` before, `= result` after.
+//! What a watched process does with a channel, and what it says about it: `> step` before, `= result` after,
+//! and [`UNDURABLE`].
 
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -166,9 +167,27 @@ impl Tx for Sender<Message> {
 }
 
 /// Opens; a second time if that failed: then the same must still be possible.
-fn open_step<T>(open: impl Fn() -> Result<T, Error>) -> Option<T> {
+fn open_step<S>(
+    open: impl Fn() -> Result<(S, Receiver<Message>), Error>,
+) -> Option<(S, Receiver<Message>)> {
     let attempt = || step("open", &open);
-    attempt().or_else(attempt)
+    let opened = attempt().or_else(attempt);
+    if let Some((_, rx)) = &opened {
+        let damaged = rx.recovery().damaged().iter();
+        let undurable = damaged.filter(|place| !place.was_durable()).count();
+        say(format_args!("{UNDURABLE}{undurable}"));
+    }
+    opened
+}
+
+/// How many damaged places above the commit an open reported.
+pub const UNDURABLE: &str = "! undurable ";
+
+/// Whether a process said so of pages that could not be read, of which nobody can tell what was sent there. A prepared file has
+/// one damaged frame besides.
+pub fn is_unreadable(line: &str, prepared: bool) -> bool {
+    let places = line.strip_prefix(UNDURABLE);
+    places.is_some_and(|places| places.parse::<u64>().unwrap() > u64::from(prepared))
 }
 
 fn send(tx: &impl Tx, number: u64) {
