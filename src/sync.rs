@@ -133,6 +133,17 @@ mod inner {
         0..8
     }
 
+    /// How often a sender that waits for a sync gives way before it sleeps, where so many do. Of a few each would come round
+    /// too soon to find anything new.
+    pub(crate) fn looks_in_crowd(crowd: u64) -> u64 {
+        if crowd < 8 { 0 } else { crowd.min(64) }
+    }
+
+    /// Lets other threads run.
+    pub(crate) fn give_way() {
+        std::thread::yield_now();
+    }
+
     /// One look before the announcement, where waiting is rare.
     pub(crate) const ONCE: u32 = 1;
 
@@ -275,6 +286,12 @@ mod inner {
     pub(crate) fn looks_for_room() -> Range<u32> {
         0..0
     }
+
+    pub(crate) fn looks_in_crowd(_crowd: u64) -> u64 {
+        0
+    }
+
+    pub(crate) fn give_way() {}
 
     pub(super) fn fence_whole() {
         // [O:none] The tag is at the use.

@@ -105,8 +105,6 @@ enum Turn<'a> {
 /// What one leader leaves to the next, with the role.
 #[derive(Debug, Default)]
 struct Lead {
-    /// `PerSend`: the sends that the last round covered, and those that had come meanwhile.
-    sends: u64,
     /// How long its sync took.
     sync: Duration,
 }
@@ -124,6 +122,8 @@ pub(crate) struct Log<M: Memory> {
     completed: AtomicU64,
     /// The role of the leader: only ever tried.
     leader: Mutex<Lead>,
+    /// `PerSend`: the sends that the last round covered, and those that had come meanwhile.
+    crowd: AtomicU64,
     pages: Mutex<Pages>,
     /// The head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
     stored_head: AtomicU64,
@@ -172,6 +172,7 @@ impl<M: Memory> Log<M> {
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             leader: Mutex::new(Lead::default()),
+            crowd: AtomicU64::new(0),
             stored_head: AtomicU64::new(stored[0].head),
             pages: Mutex::new(pages),
             ahead,

@@ -7,7 +7,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::FRAME_ALIGN;
 use crate::memory::Memory;
 use crate::planted::planted;
-use crate::sync::{MutexGuard, Ordering, Patience, weaken};
+use crate::sync::{MutexGuard, Ordering, Patience, give_way, looks_in_crowd, weaken};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ impl<M: Memory> Log<M> {
     pub(super) fn drive(&self, goal: Goal) -> io::Result<()> {
         self.commit_previous()?;
         loop {
-            let mut role = match self.common.events.synced.wait(None, || self.turn(goal)) {
+            let mut role = match self.wait_for_turn(goal) {
                 Some(Turn::Lead(role)) => role,
                 Some(Turn::Reached) => return Ok(()),
                 Some(Turn::Failed) | None => return self.common.check(),
@@ -69,6 +69,19 @@ impl<M: Memory> Log<M> {
                 self.common.events.readable.notify_behind_fence();
             }
         }
+    }
+
+    /// Waits until there is something to do. In a crowd each lets the others run, as often as there are others, before it
+    /// sleeps: whom the last sync released is then on the way before the next, and nobody has to be woken.
+    fn wait_for_turn(&self, goal: Goal) -> Option<Turn<'_>> {
+        // [O:crowd] Relaxed: a guess.
+        for _ in 0..looks_in_crowd(self.crowd.load(Ordering::Relaxed)) {
+            if let Some(turn) = self.turn(goal) {
+                return Some(turn);
+            }
+            give_way();
+        }
+        self.common.events.synced.wait(None, || self.turn(goal))
     }
 
     /// What a caller with this goal is to do now; `None`: wait for the leader.
@@ -136,7 +149,9 @@ impl<M: Memory> Log<M> {
     /// costs the same however many it covers. Bounded by twice the time that one takes, and by half of it where nobody comes; a
     /// lone sender does not wait at all.
     fn gather(&self, lead: &Lead) {
-        if lead.sends < 2 {
+        // [O:crowd] Relaxed: only the leader writes it.
+        let crowd = self.crowd.load(Ordering::Relaxed);
+        if crowd < 2 {
             return;
         }
         // With the role, in a synced mode, nobody else raises the limit: what lies behind the frontier is not reclaimed.
@@ -145,7 +160,7 @@ impl<M: Memory> Log<M> {
         loop {
             let (further, more) = self.ring.published_prefix(end);
             (end, sends) = (further, sends + more);
-            if sends >= lead.sends || !patience.another(more > 0) {
+            if sends >= crowd || !patience.another(more > 0) {
                 return;
             }
         }
@@ -188,7 +203,9 @@ impl<M: Memory> Log<M> {
         if self.mode == Mode::PerSend {
             lead.sync = began.elapsed();
             // Those that came meanwhile, and those that may come back now.
-            lead.sends = claims + self.ring.published_prefix(target).1;
+            let crowd = claims + self.ring.published_prefix(target).1;
+            // [O:crowd] Relaxed: only the leader writes it.
+            self.crowd.store(crowd, Ordering::Relaxed);
         }
         std::mem::forget(unwinding);
     }
