@@ -21,7 +21,7 @@ use crate::receiver::DamageCause;
 use crate::recovery::backlog::{Backlog, Item};
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
 use crate::ring::{Frame, Layout, Reader};
-use crate::sync::Arc;
+use crate::sync::{Arc, pause};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -33,6 +33,11 @@ const RING_LEN_DEFAULT: u64 = 16 << 20;
 const OVERFLOW_LEN_MAX: u64 = 64 << 20;
 /// Bytes of ring for each message of a bounded channel, at least.
 const MESSAGE_LEN_ASSUMED: u64 = 256;
+
+/// Messages that are worth a look.
+const LEAD_MESSAGES: u64 = 16;
+/// Some microseconds, in turns of a spinning processor.
+const LEAD_MAX: u32 = 64;
 
 /// The files of a channel at a path.
 pub(crate) type OnDisk = Disk<Named>;
@@ -66,6 +71,9 @@ pub(crate) struct Reading<F: Files> {
     /// out to be damaged.
     counted: u64,
     found: u64,
+    /// How long the receiver lets senders get ahead before it looks again, and what it had received when it last had to.
+    lead: u32,
+    received: u64,
     /// The payload of what was read last, or where it lies.
     pub(crate) payload: Vec<u8>,
     lent: Option<Lent>,
@@ -479,6 +487,8 @@ impl<F: Files> Reading<F> {
             backlog,
             counted: messages,
             found: 0,
+            lead: 0,
+            received: 0,
             payload: Vec::new(),
             lent: None,
         }
@@ -540,7 +550,12 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
+    /// Sends without syncs, if that can be done at once: what is nearly always so. `false` says nothing.
     #[inline(always)]
+    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> bool {
+        !self.receive_only && self.chain.send_now(payload, wait).is_some()
+    }
+
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
@@ -565,7 +580,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         MessageId::new(position, life.map_or(0, |life| life.tag))
     }
 
-    #[inline]
+    #[inline(always)]
     fn held(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> Held<F> {
         let is_first = Arc::ptr_eq(log, self.chain.first());
         Held {
@@ -576,7 +591,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// The next message, if it is there, and if no other comes before: what is nearly always so. `None` says nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_read_next(&self, reading: &mut Reading<F>) -> Option<Held<F>> {
         if reading.backlog.is_some() || self.common().has_returned() {
             return None;
@@ -709,12 +724,34 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
+    /// Lets senders get some way ahead, and looks again. A receiver that is faster than they are takes each message as soon as
+    /// it is there, and with that the line that the next one is being written to: both lose. So it waits longer each time, as long
+    /// as that brings few messages; where it brings none, they come rarely, and it does not wait.
+    fn look_again(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        let received = reading.log.ring().delivered();
+        let few = received.wrapping_sub(reading.received) < LEAD_MESSAGES;
+        reading.received = received;
+        reading.lead = match few {
+            true => (reading.lead * 2).clamp(1, LEAD_MAX),
+            false => reading.lead,
+        };
+        pause(reading.lead);
+        let incoming = self.try_read(reading);
+        if incoming.is_none() {
+            reading.lead = 0;
+        }
+        incoming
+    }
+
     fn wait_readable(
         &self,
         reading: &mut Reading<F>,
         deadline: Option<Instant>,
     ) -> Option<Incoming<F>> {
         if let Some(incoming) = self.try_read(reading) {
+            return Some(incoming);
+        }
+        if let Some(incoming) = self.look_again(reading) {
             return Some(incoming);
         }
         self.common()

@@ -67,6 +67,23 @@ pub trait Codec<T>: 'static {
     ///
     /// The receive fails with [`RecvError::Undecodable`](crate::RecvError::Undecodable). So it does after a panic.
     fn decode(payload: &[u8]) -> Result<T, CodecError>;
+
+    /// The payload of a value that is stored as it lies in memory: then `encode` is not asked, and its bytes are copied once. `None`,
+    /// as it is unless a codec says otherwise: it is to be encoded.
+    #[inline]
+    fn bytes_of(_value: &T) -> Option<&[u8]> {
+        None
+    }
+
+    /// `decode`, where a panic is an error. Where no code of a user runs there is none.
+    #[doc(hidden)]
+    #[inline]
+    fn decode_caught(payload: &[u8]) -> Result<T, CodecError>
+    where
+        Self: Sized,
+    {
+        decode::<T, Self>(payload)
+    }
 }
 
 /// bincode 2 with little-endian, fixed-width integers: the default codec, for what serde can write and read.
@@ -99,14 +116,86 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
     }
 }
 
+/// Values that are no more than their bytes, as they lie in memory: the codec for small structs of numbers, of which encoding
+/// and decoding would take longer than sending them.
+///
+/// With the feature `bytemuck`, for all that is [`bytemuck::Pod`]. The file is one of this byte order: processors with another one do not
+/// open it. A payload of another length than the type's is an error, and nothing else is looked at; a type that changes and keeps its length
+/// needs another [`Options::schema`](crate::Options::schema).
+///
+/// ```
+/// use walchan::{Options, Plain};
+///
+/// #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+/// #[repr(C)]
+/// struct Sample {
+///     at: u64,
+///     value: f64,
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("queue");
+/// let (tx, rx) = walchan::channel_with_codec::<Sample, Plain>(&path, Options::default())?;
+/// tx.send(Sample { at: 1, value: 0.5 }).unwrap();
+/// assert_eq!(rx.recv().unwrap().value, 0.5);
+/// # Ok::<(), walchan::Error>(())
+/// ```
+#[cfg(feature = "bytemuck")]
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+#[cfg(feature = "bytemuck")]
+impl<T: bytemuck::Pod> Codec<T> for Plain {
+    const ID: u32 = if cfg!(target_endian = "little") {
+        PLAIN_LITTLE_ID
+    } else {
+        PLAIN_BIG_ID
+    };
+
+    #[inline]
+    fn encode(value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError> {
+        payload.extend_from_slice(bytemuck::bytes_of(value));
+        Ok(())
+    }
+
+    #[inline]
+    fn decode(payload: &[u8]) -> Result<T, CodecError> {
+        match bytemuck::try_pod_read_unaligned(payload) {
+            Ok(value) => Ok(value),
+            Err(_) => Err(wrong_length(payload.len(), size_of::<T>())),
+        }
+    }
+
+    #[inline]
+    fn bytes_of(value: &T) -> Option<&[u8]> {
+        Some(bytemuck::bytes_of(value))
+    }
+
+    #[inline]
+    fn decode_caught(payload: &[u8]) -> Result<T, CodecError> {
+        Self::decode(payload)
+    }
+}
+
+#[cfg(feature = "bytemuck")]
+#[cold]
+fn wrong_length(len: usize, expected: usize) -> CodecError {
+    CodecError(format!("{len} bytes, and the type has {expected}"))
+}
+
 /// The number of payloads that are bytes, and nothing else.
 pub(crate) const BYTES_ID: u32 = 2;
+/// Those of [`Plain`], whether this build has it or not.
+const PLAIN_LITTLE_ID: u32 = 3;
+const PLAIN_BIG_ID: u32 = 4;
 
 /// What is known of a codec by its number.
 pub(crate) fn name_of(id: u32) -> String {
     match id {
         1 => "bincode 2, fixed-width".to_owned(),
         BYTES_ID => "bytes".to_owned(),
+        PLAIN_LITTLE_ID => "plain, little-endian".to_owned(),
+        PLAIN_BIG_ID => "plain, big-endian".to_owned(),
         id => format!("codec {id}"),
     }
 }
@@ -245,6 +334,17 @@ mod tests {
             assert_eq!(decode::<Vec<char>, Bincode>(&payload), Ok(chars));
             payload.push(0);
             assert!(decode::<Vec<char>, Bincode>(&payload).is_err());
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "bytemuck")]
+    fn a_plain_value_of_another_length_is_an_error() {
+        let value = [1u32, 2];
+        let bytes = <Plain as Codec<[u32; 2]>>::bytes_of(&value).unwrap();
+        assert_eq!(<Plain as Codec<[u32; 2]>>::decode(bytes), Ok(value));
+        for wrong in [&bytes[..7], &[bytes, &[0]].concat(), &[]] {
+            assert!(<Plain as Codec<[u32; 2]>>::decode(wrong).is_err());
         }
     }
 

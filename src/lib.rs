@@ -60,6 +60,8 @@ mod api {
     pub use crate::bytes::{
         BytesDelivery, BytesIter, BytesReceiver, BytesSender, BytesSyncSender, BytesTryIter,
     };
+    #[cfg(feature = "bytemuck")]
+    pub use crate::codec::Plain;
     pub use crate::codec::{Bincode, Codec};
     pub use crate::delivery::Delivery;
     pub use crate::error::{

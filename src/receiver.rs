@@ -1,7 +1,7 @@
 //! The receiving half.
 
 use crate::channel::{Channel, Held, Incoming, OnDisk, Parts, Payload, Reading};
-use crate::codec::{self, Bincode, Codec};
+use crate::codec::{Bincode, Codec};
 use crate::delivery::Delivery;
 use crate::durability::Wait;
 use crate::error::{CodecError, Error, RecvError, RecvTimeoutError, TryRecvError};
@@ -46,7 +46,7 @@ impl Receiving {
     }
 
     /// `None` if there is nothing in time. `deliver` makes of a place and its payload what the user gets.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn receive<D>(
         &self,
         wait: Wait,
@@ -220,10 +220,10 @@ impl<T, C> Receiver<T, C> {
 
 impl<T, C: Codec<T>> Receiver<T, C> {
     /// `None` if there is nothing in time.
-    #[inline]
+    #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
         self.receiving.receive(wait, |channel, held, payload| {
-            match codec::decode::<T, C>(payload.bytes()) {
+            match C::decode_caught(payload.bytes()) {
                 Ok(value) => Ok(Delivery::new(value, Arc::clone(channel), held)),
                 Err(cause) => Err(RecvError::Undecodable(Undecodable {
                     deliveries: held.deliveries as u32,
@@ -250,6 +250,7 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     /// assert_eq!(rx.recv(), Err(walchan::RecvError::Disconnected));
     /// # Ok::<(), walchan::Error>(())
     /// ```
+    #[inline]
     pub fn recv(&self) -> Result<Delivery<T>, RecvError> {
         loop {
             if let Some(received) = self.receive(Wait::Until(None)) {

@@ -43,6 +43,15 @@ impl Sending {
     /// All below is one function, and its result fits in registers; the callers are many.
     #[inline(never)]
     pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
+        if self.channel.send_now(payload, wait) {
+            return Ok(());
+        }
+        self.send_otherwise(payload, wait)
+    }
+
+    /// What waits, for room or the disk, or fails.
+    #[inline(never)]
+    fn send_otherwise(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
         match self.channel.send(&self.slot, payload, wait) {
             Ok(_) => Ok(()),
             Err(failure) => Err(Failed::from(failure)),
@@ -64,6 +73,11 @@ impl From<SendFailure> for Failed {
 }
 
 impl Failed {
+    #[cold]
+    fn encoding(error: CodecError) -> Self {
+        Failed::of(SendErrorKind::Encode(error))
+    }
+
     #[cold]
     fn of(kind: SendErrorKind) -> Self {
         Failed::Kind(Box::new(kind))
@@ -126,21 +140,29 @@ impl<T, C> Handle<T, C> {
 impl<T, C: Codec<T>> Handle<T, C> {
     #[inline]
     fn send(&self, value: &T, wait: Wait) -> Result<(), Failed> {
+        if let Some(payload) = C::bytes_of(value) {
+            self.check_once(payload)?;
+            return self.sending.send(&[IoSlice::new(payload)], wait);
+        }
         codec::with_buffer(|payload| {
             // User code runs here, before anything is claimed.
-            let encoded = C::encode(value, payload);
-            let checked = encoded.and_then(|()| match self.checked.get() {
-                Some(()) => Ok(()),
-                None => self.check(payload),
-            });
-            checked.map_err(|e| Failed::of(SendErrorKind::Encode(e)))?;
+            C::encode(value, payload).map_err(Failed::encoding)?;
+            self.check_once(payload)?;
             self.sending.send(&[IoSlice::new(payload)], wait)
         })
     }
 
+    #[inline]
+    fn check_once(&self, payload: &[u8]) -> Result<(), Failed> {
+        match self.checked.get() {
+            Some(()) => Ok(()),
+            None => self.check(payload),
+        }
+    }
+
     #[cold]
-    fn check(&self, payload: &[u8]) -> Result<(), CodecError> {
-        codec::decode::<T, C>(payload)?;
+    fn check(&self, payload: &[u8]) -> Result<(), Failed> {
+        C::decode_caught(payload).map_err(Failed::encoding)?;
         // Another thread may have set it meanwhile: to the same.
         self.checked.set(()).ok();
         Ok(())

@@ -155,11 +155,16 @@ mod inner {
     /// Waits a little before the next look: twice as long each time, then also for the scheduler. So the other
     /// side gets some way ahead, and the two do not fight for each line.
     pub(crate) fn back_off(look: u32) {
-        for _ in 0..1 << look.min(LOOKS_WITHOUT_OTHERS) {
-            std::hint::spin_loop();
-        }
+        pause(1 << look.min(LOOKS_WITHOUT_OTHERS));
         if look > LOOKS_WITHOUT_OTHERS {
             std::thread::yield_now();
+        }
+    }
+
+    /// So many turns of a spinning processor.
+    pub(crate) fn pause(turns: u32) {
+        for _ in 0..turns {
+            std::hint::spin_loop();
         }
     }
 

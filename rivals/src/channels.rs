@@ -6,9 +6,7 @@
 use crate::measure::Contender;
 use crate::messages::Message;
 use crate::pump::{clones, pump_messages};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use walchan::{Durability, Options};
+use walchan::{Codec, Durability, Options};
 
 /// The bound of all bounded channels in memory.
 pub const BOUND: usize = 1024;
@@ -86,7 +84,7 @@ pub fn flush_only(ring_bytes: u64) -> Options {
     }
 }
 
-pub fn walchan<M: Message + Serialize + DeserializeOwned>(
+pub fn walchan<M: Message, C: Codec<M>>(
     name: &'static str,
     producers: u64,
     bound: usize,
@@ -94,10 +92,10 @@ pub fn walchan<M: Message + Serialize + DeserializeOwned>(
 ) -> Contender<'static> {
     Contender::new(name, producers, move |n, dir| {
         let path = dir.join("queue");
-        let (tx, rx) = walchan::sync_channel_with_options::<M>(path, bound, options.clone())
-            .expect("a new channel");
+        let opened = walchan::sync_channel_with_codec::<M, C>(path, bound, options.clone());
+        let (tx, rx) = opened.expect("a new channel");
         assert_eq!(tx.durability(), options.durability, "built without fsync");
-        let send = |tx: &mut walchan::SyncSender<M>, message| {
+        let send = |tx: &mut walchan::SyncSender<M, C>, message| {
             if let Err(error) = tx.send(message) {
                 panic!("not sent: {:?}", error.kind);
             }

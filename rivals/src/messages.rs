@@ -3,6 +3,7 @@
 //! Every message carries a stamp, which is its producer and its number there, and content that follows from the
 //! stamp and has all its bits in use.
 
+use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
 /// Producer in the high 16 bits, its messages counted from 0 in the others.
@@ -36,7 +37,8 @@ fn sum_of(words: &[u64]) -> u64 {
 macro_rules! of_words {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, Serialize, Deserialize, Pod, Zeroable)]
+        #[repr(C)]
         pub struct $name(pub [u64; $len]);
 
         impl Message for $name {

@@ -27,7 +27,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::memory::Memory;
 use crate::ring::{Frame, Ring};
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, weaken};
-use common::{POISONED, SENDERS_GONE};
+use common::{POISONED, RECEIVER_GONE, SENDERS_GONE};
 use pages::Pages;
 use std::io;
 use std::time::{Duration, Instant};

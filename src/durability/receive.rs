@@ -9,7 +9,7 @@ use std::io;
 
 impl<M: Memory> Log<M> {
     /// Takes the next message, if it is there. `None` says nothing: see [`Log::try_read`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_read_next(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
         if self.mode == Mode::PerSend || self.has_status(POISONED) {
             return None;

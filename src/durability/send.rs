@@ -1,7 +1,7 @@
 //! Sending: room, permits, and how long a send waits.
 
 use super::timer::{HURRY, SENT};
-use super::{Goal, Log, Mode, SendFailure, Wait};
+use super::{Goal, Log, Mode, POISONED, RECEIVER_GONE, SendFailure, Wait};
 use crate::format::POSITION_MAX;
 use crate::format::frame::{payload_crc, payload_len};
 use crate::memory::Memory;
@@ -11,9 +11,49 @@ use crate::sync::{Ordering, back_off, back_off_long, looks_for_room};
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
+impl Wait {
+    /// What a first look for room asks for.
+    #[inline]
+    fn room(self) -> Room {
+        match self {
+            Wait::No => Room::Any,
+            Wait::Until(_) => Room::Much,
+        }
+    }
+}
+
 impl<M: Memory> Log<M> {
-    /// Sends a payload into this file. Returns its position.
+    /// Sends a payload without syncs, if there is room at once: what is nearly always so, in one piece whose result fits in a
+    /// register. `None` says nothing.
     #[inline(always)]
+    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Option<u64> {
+        let len = payload_len(payload);
+        if self.mode != Mode::FlushOnly
+            || len > self.ring.layout().payload_len_max()
+            || self.has_status(POISONED | RECEIVER_GONE)
+        {
+            return None;
+        }
+        let crc = payload_crc(payload);
+        let claim = self.ring.claim(len, wait.room()).ok()?;
+        let position = claim.position();
+        self.put(claim, payload, crc);
+        Some(position)
+    }
+
+    /// Writes and publishes. Returns where the frame ends.
+    #[inline(always)]
+    fn put(&self, claim: Claim<'_, M>, payload: &[IoSlice<'_>], crc: u32) -> u64 {
+        let end = claim.end();
+        claim.publish(payload, crc);
+        self.ring.announce(self.mode != Mode::PerSend);
+        if self.ahead > 0 {
+            self.tell_keeper(end);
+        }
+        end
+    }
+
+    /// Sends a payload into this file. Returns its position.
     pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, SendFailure> {
         let (position, end) = self.publish(payload, wait)?;
         self.keep(end)?;
@@ -21,7 +61,6 @@ impl<M: Memory> Log<M> {
     }
 
     /// Claims, writes and publishes. Returns where the frame begins and ends.
-    #[inline(always)]
     pub(crate) fn publish(
         &self,
         payload: &[IoSlice<'_>],
@@ -34,17 +73,11 @@ impl<M: Memory> Log<M> {
         self.common.check_open()?;
         let crc = payload_crc(payload);
         let claim = self.claim(len, wait)?;
-        let (position, end) = (claim.position(), claim.end());
-        claim.publish(payload, crc);
-        self.ring.announce(self.mode != Mode::PerSend);
-        if self.ahead > 0 {
-            self.tell_keeper(end);
-        }
-        Ok((position, end))
+        let position = claim.position();
+        Ok((position, self.put(claim, payload, crc)))
     }
 
     /// Makes what was published up to `end` as durable as the mode promises.
-    #[inline(always)]
     pub(crate) fn keep(&self, end: u64) -> Result<(), SendFailure> {
         match self.mode {
             Mode::PerSend => self
@@ -61,13 +94,8 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
-    #[inline(always)]
     pub(super) fn claim(&self, len: u64, wait: Wait) -> Result<Claim<'_, M>, SendFailure> {
-        let room = match wait {
-            Wait::No => Room::Any,
-            Wait::Until(_) => Room::Much,
-        };
-        match (self.try_claim(len, room).transpose(), wait) {
+        match (self.try_claim(len, wait.room()).transpose(), wait) {
             (Some(outcome), _) => outcome,
             (None, Wait::No) => Err(SendFailure::Full),
             (None, Wait::Until(deadline)) => self.wait_and_claim(len, deadline),
@@ -104,7 +132,6 @@ impl<M: Memory> Log<M> {
     }
 
     /// `None` while there is no room.
-    #[inline(always)]
     pub(super) fn try_claim(
         &self,
         len: u64,

@@ -150,8 +150,10 @@ impl Chain {
     /// Sends; gives where it is.
     pub fn send(&self, handle: &Handle, payload: &[u8]) -> Result<u64, Failure> {
         let parts = [IoSlice::new(payload)];
-        let sent = self.chain.send(&handle.slot, &parts, Wait::No);
-        Ok(sent.map(|(position, _)| position)?)
+        match self.chain.send_now(&parts, Wait::No) {
+            Some(position) => Ok(position),
+            None => Ok(self.chain.send(&handle.slot, &parts, Wait::No)?.0),
+        }
     }
 
     pub fn sender_left(&self) {

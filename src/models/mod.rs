@@ -221,13 +221,19 @@ impl Channel {
     // === Handles ===
 
     pub fn send(&self, payload: &[u8]) -> Result<u64, Failure> {
-        Ok(self
-            .log
-            .send(&[std::io::IoSlice::new(payload)], Wait::Until(None))?)
+        self.send_as(payload, Wait::Until(None))
     }
 
     pub fn try_send(&self, payload: &[u8]) -> Result<u64, Failure> {
-        Ok(self.log.send(&[std::io::IoSlice::new(payload)], Wait::No)?)
+        self.send_as(payload, Wait::No)
+    }
+
+    fn send_as(&self, payload: &[u8], wait: Wait) -> Result<u64, Failure> {
+        let parts = [std::io::IoSlice::new(payload)];
+        match self.log.send_now(&parts, wait) {
+            Some(position) => Ok(position),
+            None => Ok(self.log.send(&parts, wait)?),
+        }
     }
 
     pub fn sender_joined(&self) {

@@ -218,8 +218,16 @@ impl<F: Files> Chain<F> {
 
     // === Sending ===
 
-    /// Sends a payload. Gives its position, and the file that it is in.
+    /// Sends into the first file without syncs, if that is what can be done at once. `None` says nothing.
     #[inline(always)]
+    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Option<u64> {
+        if self.first.ring().end().is_some() {
+            return None;
+        }
+        self.first.send_now(payload, wait)
+    }
+
+    /// Sends a payload. Gives its position, and the file that it is in.
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
@@ -245,7 +253,6 @@ impl<F: Files> Chain<F> {
         }
     }
 
-    #[inline(never)]
     fn send_by_slot(
         &self,
         slot: &Slot<F>,
@@ -273,7 +280,6 @@ impl<F: Files> Chain<F> {
     }
 
     /// Sends into a file, which is sealed if it has no room and another one can be linked.
-    #[inline(always)]
     fn send_into(
         &self,
         log: &LogOf<F>,

@@ -235,6 +235,12 @@ impl<M: Memory> Ring<M> {
             .saturating_sub(acknowledged)
     }
 
+    /// Messages that were handed out in this life.
+    pub(crate) fn delivered(&self) -> u64 {
+        // [O:counts] Relaxed: a count.
+        self.reading.handed_out.load(Ordering::Relaxed)
+    }
+
     /// Called by the receiver when it has passed what earlier lives left: `counted` messages were expected
     /// there, `found` were handed out. The rest was damaged, and takes no part of the bound any more.
     pub(crate) fn correct_counts(&self, counted: u64, found: u64) {

@@ -58,7 +58,7 @@ impl<M: Memory> Ring<M> {
 
     /// Reads the second word and the payload of a published frame, and checks them.
     #[allow(unsafe_code)]
-    #[inline]
+    #[inline(always)]
     fn read_published(
         &self,
         position: u64,
@@ -100,7 +100,7 @@ impl<M: Memory> Ring<M> {
 
     /// Where every message that was handed out is acknowledged, tells whoever moves the head, who need not look at each then.
     /// The counts are exact where all that earlier lives left is behind.
-    #[inline]
+    #[inline(always)]
     fn settle_all(&self, reader: &Reader) {
         // [O:acknowledged_settled] Acquire: E15, pairs with [O:acknowledged]; what the holders read comes before `settled`.
         let acknowledged = self.back.acknowledged.load(Ordering::Acquire);
@@ -114,7 +114,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Takes the next message before `visible`, stepping over padding and abandoned frames.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, reader: &mut Reader, visible: u64, buffer: &mut Vec<u8>) -> Seen {
         self.settle_all(reader);
         loop {
@@ -147,7 +147,7 @@ impl<M: Memory> Ring<M> {
 
     /// Fetches the lines of the next frame, to be stored in, if it is there: the delivery's count makes them this processor's
     /// sooner or later, and an acknowledgement would wait for that.
-    #[inline]
+    #[inline(always)]
     fn expect_next(&self, reader: &mut Reader) {
         let end = reader.cursor + LINES * LINE_LEN;
         if end > reader.seen_tail {
@@ -164,7 +164,7 @@ impl<M: Memory> Ring<M> {
 
     /// Moves the reader on. Before the message is handed out, so that its acknowledgement finds the
     /// cursor behind it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pass(&self, reader: &mut Reader, cursor: u64) {
         reader.cursor = cursor;
         // [O:cursor] Release: E2, pairs with [O:cursor_walk]; the frames before it were seen published.
@@ -174,7 +174,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Stores the increased count, and gives the frame.
-    #[inline]
+    #[inline(always)]
     fn count_delivery(&self, position: u64, word0: u64, state: State, lent: Option<Lent>) -> Frame {
         if state == State::Delivered(0) {
             // [O:counts] Relaxed: a count that only the receiver writes.

@@ -4,8 +4,15 @@ use crate::planted;
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
 use crate::{promises, walls};
 
-/// Every combination of features, but for `models`, which does nothing without loom.
-const FEATURES: [&str; 4] = ["", "fsync", "stress", "fsync,stress"];
+/// Combinations of features: `models` does nothing without loom, and `bytemuck` adds one codec.
+const FEATURES: [&str; 6] = [
+    "",
+    "fsync",
+    "stress",
+    "fsync,stress",
+    "bytemuck",
+    "fsync,stress,bytemuck",
+];
 
 pub fn run() -> Outcome {
     let mut plan = Plan::default();
@@ -29,7 +36,7 @@ pub fn run() -> Outcome {
         plan.command(&format!("clippy under loom, {what}"), clippy)?;
     }
     for what in ["", "--document-private-items"] {
-        let mut doc = cargo(&format!("doc --no-deps --lib {what}"));
+        let mut doc = cargo(&format!("doc --no-deps --lib --features bytemuck {what}"));
         doc.env("RUSTDOCFLAGS", "-D warnings");
         plan.command(&format!("documentation {what}"), doc)?;
     }

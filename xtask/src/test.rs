@@ -3,13 +3,13 @@
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
 use crate::{fuzz, planted, sabotage};
 
-const DEBUG: &str =
-    "test --workspace --exclude loom-tests --exclude rivals --lib --bins --tests --examples";
+const DEBUG: &str = "test --workspace --exclude loom-tests --exclude rivals --features walchan/bytemuck \
+                     --lib --bins --tests --examples";
 
 pub fn run() -> Outcome {
     let mut plan = Plan::default();
     plan.command("tests and examples, debug", cargo(DEBUG))?;
-    plan.command("documentation", cargo("test --doc"))?;
+    plan.command("documentation", cargo("test --doc --features bytemuck"))?;
     plan.command("tests, release", cargo("test --release --lib --tests"))?;
     let bare = cargo("test --no-default-features --lib --tests");
     plan.command("tests without default features", bare)?;

@@ -1,4 +1,4 @@
-//! walchan as it is: `sync_channel` with a bound of 1024 under `SyncPerSend`, and `commit_every: 64` as for the release
+//! walchan as it is, with `Plain`, for messages are bytes to the others, too: `sync_channel` with a bound of 1024 under `SyncPerSend`, and `commit_every: 64` as for the release
 //! before; under `FlushOnly` a ring of 4 MiB, and no bound but that.
 
 use super::bell::BATCH;
@@ -7,7 +7,7 @@ use crate::channels::{BOUND, BOUND_BEYOND_RING, RING_BYTES, flush_only};
 use crate::messages::Command;
 use crate::pump::clones;
 use std::path::Path;
-use walchan::{Durability, Options, ReceiverOptions};
+use walchan::{Durability, Options, Plain, ReceiverOptions};
 
 pub fn open(dir: &Path, durable: bool, producers: usize) -> Ends {
     let (bound, options) = if durable {
@@ -16,14 +16,14 @@ pub fn open(dir: &Path, durable: bool, producers: usize) -> Ends {
         (BOUND_BEYOND_RING, flush_only(RING_BYTES))
     };
     let path = dir.join("queue");
-    let opened = walchan::sync_channel_with_options::<Command>(path, bound, options);
+    let opened = walchan::sync_channel_with_codec::<Command, Plain>(path, bound, options);
     let (tx, rx) = opened.expect("a new channel");
     assert!(!durable || tx.durability() == Durability::SyncPerSend);
     let rx = rx.with_options(ReceiverOptions {
         commit_every: BATCH,
         ..ReceiverOptions::default()
     });
-    let producer = |tx: walchan::SyncSender<Command>| -> Produce {
+    let producer = |tx: walchan::SyncSender<Command, Plain>| -> Produce {
         Box::new(move |message| tx.send(*message).expect("sent"))
     };
     Ends {

@@ -14,7 +14,12 @@ use crate::table::{Goal, Row, Unit};
 
 pub fn run(setting: &Setting) -> Outcome {
     let contenders = [
-        channels::walchan::<Record>("walchan", 1, BOUND_BEYOND_RING, flush_only(RING_BYTES)),
+        channels::walchan::<Record, walchan::Bincode>(
+            "walchan",
+            1,
+            BOUND_BEYOND_RING,
+            flush_only(RING_BYTES),
+        ),
         channels::std_bounded::<Record>(1),
     ];
     let figures = rates(&setting.place, &setting.pace, &contenders, 100_000);

@@ -53,8 +53,8 @@ pub fn run(setting: &Setting) -> Outcome {
     let options = Options::default;
     let contenders = [
         plain_loop(),
-        channels::walchan::<Command>("walchan", 1, BOUND, options()),
-        channels::walchan::<Command>("walchan", 64, BOUND, options()),
+        channels::walchan::<Command, walchan::Bincode>("walchan", 1, BOUND, options()),
+        channels::walchan::<Command, walchan::Bincode>("walchan", 64, BOUND, options()),
     ];
     let figures = rates(&setting.place, &setting.pace, &contenders, 640);
     let row = |who: usize, producers: &str, goal| {
