@@ -7,15 +7,36 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::time::Duration;
-use walchan::{Durability, Options, ReceiverOptions};
+use walchan::{Bincode, Codec, Durability, Options, ReceiverOptions};
 
-fn options(ring_bytes: u64) -> Options {
+const BOUND: usize = 1 << 20;
+const LATE: ReceiverOptions = ReceiverOptions {
+    commit_every: 64,
+    commit_max_delay: Duration::ZERO,
+};
+
+fn options() -> Options {
     Options {
         durability: Durability::FlushOnly,
-        ring_bytes: Some(ring_bytes),
+        ring_bytes: Some(64 << 20),
         ..Options::default()
     }
+}
+
+fn values<C: Codec<[u64; 8]>>(path: &Path, count: u64, received: bool) -> u64 {
+    let channel = walchan::sync_channel_with_codec::<[u64; 8], C>(path, BOUND, options());
+    let (tx, rx) = channel.unwrap();
+    let rx = rx.with_options(LATE);
+    let mut sum = 0;
+    for _ in 0..count / 100 {
+        (0..100).for_each(|n| tx.send([n; 8]).unwrap());
+        if received {
+            (0..100).for_each(|_| sum += rx.recv().unwrap()[0]);
+        }
+    }
+    sum
 }
 
 fn main() {
@@ -27,29 +48,15 @@ fn main() {
     };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("queue");
-    let options = options(64 << 20);
-    let late = ReceiverOptions {
-        commit_every: 64,
-        commit_max_delay: Duration::ZERO,
-    };
-    let bound = 1 << 20;
     let mut sum = 0u64;
     match what {
-        "values" => {
-            let channel = walchan::sync_channel_with_options::<[u64; 8]>(&path, bound, options);
-            let (tx, rx) = channel.unwrap();
-            let rx = rx.with_options(late);
-            for _ in 0..count / 100 {
-                (0..100).for_each(|n| tx.send([n; 8]).unwrap());
-                if received {
-                    (0..100).for_each(|_| sum += rx.recv().unwrap()[0]);
-                }
-            }
-        }
+        "values" => sum += values::<Bincode>(&path, count, received),
+        #[cfg(feature = "bytemuck")]
+        "plain" => sum += values::<walchan::Plain>(&path, count, received),
         "bytes" => {
-            let channel = walchan::bytes_sync_channel_with_options(&path, bound, options);
+            let channel = walchan::bytes_sync_channel_with_options(&path, BOUND, options());
             let (tx, rx) = channel.unwrap();
-            let rx = rx.with_options(late);
+            let rx = rx.with_options(LATE);
             let payload = [7; 64];
             for _ in 0..count / 100 {
                 (0..100).for_each(|_| tx.send(&payload).unwrap());

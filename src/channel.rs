@@ -37,7 +37,7 @@ const MESSAGE_LEN_ASSUMED: u64 = 256;
 /// Messages that are worth a look.
 const LEAD_MESSAGES: u64 = 16;
 /// Some microseconds, in turns of a spinning processor.
-const LEAD_MAX: u32 = 64;
+const LEAD_MAX: u32 = 32;
 
 /// The files of a channel at a path.
 pub(crate) type OnDisk = Disk<Named>;

@@ -29,7 +29,7 @@ impl<M: Memory> Log<M> {
     pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Option<u64> {
         let len = payload_len(payload);
         if self.mode != Mode::FlushOnly
-            || len > self.ring.layout().payload_len_max()
+            || !self.ring.fits(len)
             || self.has_status(POISONED | RECEIVER_GONE)
         {
             return None;

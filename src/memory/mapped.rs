@@ -66,7 +66,7 @@ impl Mapped {
     }
 
     /// Where a plain copy of `len` bytes begins.
-    #[inline]
+    #[inline(always)]
     fn place(&self, byte: u64, len: usize) -> *mut u8 {
         let bytes = self.map.len() as u64;
         assert!(
@@ -120,6 +120,13 @@ impl Memory for Mapped {
         unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), to, rest.len()) }
     }
 
+    #[inline(always)]
+    unsafe fn copy_in_word(&self, word: u64, value: u64) {
+        let to = self.place(word * WORD_LEN, WORD_LEN as usize).cast::<u64>();
+        // SAFETY: `place` checked the bounds; aligned, because a map begins at a page; the caller owns the word.
+        unsafe { to.write(value.to_le()) }
+    }
+
     #[inline]
     unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]) {
         let from = self.place(word * WORD_LEN, bytes.len());
@@ -143,6 +150,19 @@ impl Memory for Mapped {
         }
         let (offset, len) = ((word * WORD_LEN) as usize, (count * WORD_LEN) as usize);
         self.map.flush_range(offset, len)
+    }
+
+    #[inline]
+    fn expect_load(&self, word: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let place = std::ptr::from_ref(self.word(word));
+            // SAFETY: a hint, which reads and writes nothing; every processor of 64 bits has it.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(place.cast());
+            }
+        }
     }
 
     #[inline]

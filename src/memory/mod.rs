@@ -46,6 +46,16 @@ pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
     /// them, and everything that others did with them happens before the call.
     unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]);
 
+    /// Copies one word in.
+    ///
+    /// # Safety
+    ///
+    /// As [`Memory::copy_in`].
+    unsafe fn copy_in_word(&self, word: u64, value: u64) {
+        // SAFETY: the caller's word for it.
+        unsafe { self.copy_in(word, 0, &value.to_le_bytes()) }
+    }
+
     /// Copies bytes out, from the start of `word`.
     ///
     /// # Safety
@@ -69,6 +79,10 @@ pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
 
     /// The same for stores to these words alone; others may, or may not, become durable with them.
     fn sync_words(&self, word: u64, count: u64) -> io::Result<()>;
+
+    /// Hints that this thread will soon load this word. Changes nothing.
+    #[inline]
+    fn expect_load(&self, _word: u64) {}
 
     /// Hints that this thread will soon load and then store this word. Changes nothing.
     #[inline]

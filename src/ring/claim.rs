@@ -45,7 +45,7 @@ impl<M: Memory> Ring<M> {
     pub(crate) fn claim(&self, len: u64, room: Room) -> Result<Claim<'_, M>, NoRoom> {
         let size = frame_len(len);
         assert!(
-            size <= self.layout.frame_len_max(),
+            size <= self.frame_len_max,
             "a frame of {size} bytes never fits"
         );
         let mut admitted = false;
@@ -195,8 +195,7 @@ impl<M: Memory> Ring<M> {
         // given the damage that they hold, and until the store below; E4 orders whatever others did
         // with them before. `memory` checks the bounds.
         unsafe {
-            self.memory
-                .copy_in(word + 1, 0, &word1.encode().to_le_bytes());
+            self.memory.copy_in_word(word + 1, word1.encode());
             let mut done = 0;
             for part in payload {
                 self.memory.copy_in(word + 2, done, part);
@@ -210,6 +209,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// The same for a frame that holds nothing.
+    #[inline(never)]
     pub(super) fn publish_filler(&self, kind: Kind, position: u64, frame_bytes: u64) {
         let len = (frame_bytes - frame::FRAME_HEADER_LEN) as u32;
         let word1 = Word1::new(kind, position, self.life_at(position).salt, len, 0);
@@ -232,7 +232,7 @@ impl<M: Memory> Claim<'_, M> {
 
     /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame.
     /// Whoever waits for it must be told: [`Ring::announce`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32) {
         assert_eq!(
             payload_len(payload),
@@ -253,6 +253,7 @@ impl<M: Memory> Claim<'_, M> {
         std::mem::forget(self);
     }
 
+    #[inline(always)]
     fn fill_padding(&self) {
         if self.position > self.start {
             self.ring

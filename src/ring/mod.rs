@@ -35,6 +35,7 @@ pub(crate) use claim::{Claim, NoRoom, Room};
 pub(crate) use position::Layout;
 pub(crate) use read::{Frame, Reader, Seen};
 
+use crate::format::frame;
 use crate::format::incarnations::{Life, Lives};
 use crate::memory::Memory;
 use crate::sync::{Arc, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
@@ -115,6 +116,8 @@ pub(crate) struct Ring<M> {
     /// All lives whose frames may be in the ring.
     lives: Lives,
     bound: u64,
+    /// Bytes of the largest frame.
+    frame_len_max: u64,
     /// Where this life's own frames begin: what lies before was there when it was opened.
     opened_at: u64,
     front: CachePadded<Front>,
@@ -133,6 +136,7 @@ impl<M: Memory> Ring<M> {
         debug_assert!(start.head <= start.tail && start.tail <= start.limit);
         Ring {
             memory,
+            frame_len_max: layout.frame_len_max(),
             layout,
             life: start.lives.newest(),
             lives: start.lives,
@@ -292,6 +296,12 @@ impl<M: Memory> Ring<M> {
         self.events.readable.notify();
         self.events.room.notify();
         self.events.published.notify();
+    }
+
+    /// Whether a payload of so many bytes can be sent at all.
+    #[inline(always)]
+    pub(crate) fn fits(&self, len: u64) -> bool {
+        len <= frame::PAYLOAD_LEN_MAX && frame::frame_len(len) <= self.frame_len_max
     }
 
     /// Whether nothing can be claimed any more.

@@ -6,9 +6,10 @@ use crate::memory::{Lent, Memory};
 use crate::planted::planted;
 use crate::sync::{Ordering, weaken};
 
-/// Bytes of a cache line, and how many of the next message are fetched ahead.
+/// Bytes of a cache line, how many of the next message are fetched ahead to be stored in, and how many at most to be read.
 const LINE_LEN: u64 = 64;
-const LINES: u64 = 2;
+const STORED_LINES: u64 = 2;
+const LINES_MAX: u64 = 17;
 
 /// The receiver's own place in the ring. There is one.
 #[derive(Debug)]
@@ -137,27 +138,33 @@ impl<M: Memory> Ring<M> {
             };
             let frame = (word1.kind == Kind::Message && state != State::Acknowledged)
                 .then(|| self.count_delivery(position, word0, state, lent));
-            self.pass(reader, position + word1.frame_len());
-            self.expect_next(reader);
+            let frame_len = word1.frame_len();
+            self.pass(reader, position + frame_len);
+            self.expect_next(reader, frame_len);
             if let Some(frame) = frame {
                 return Seen::Message(frame);
             }
         }
     }
 
-    /// Fetches the lines of the next frame, to be stored in, if it is there: the delivery's count makes them this processor's
-    /// sooner or later, and an acknowledgement would wait for that.
+    /// Fetches the lines of the next frame, if it is there, and as long as this one. The first to be stored in: the delivery's
+    /// count makes them this processor's sooner or later, and an acknowledgement would wait for that.
     #[inline(always)]
-    fn expect_next(&self, reader: &mut Reader) {
-        let end = reader.cursor + LINES * LINE_LEN;
+    fn expect_next(&self, reader: &mut Reader, frame_len: u64) {
+        let lines = (frame_len / LINE_LEN).clamp(STORED_LINES, LINES_MAX);
+        let end = reader.cursor + lines * LINE_LEN;
         if end > reader.seen_tail {
             // [O:tail_read] Relaxed: a guess. What is claimed will soon be published. Not each time: it is the producers' line.
             reader.seen_tail = self.front.tail.load(Ordering::Relaxed);
         }
         if end <= reader.seen_tail {
-            for line in 0..LINES {
+            for line in 0..STORED_LINES {
                 let word = self.layout.word(reader.cursor + line * LINE_LEN);
                 self.memory.expect_store(word);
+            }
+            for line in STORED_LINES..lines {
+                let word = self.layout.word(reader.cursor + line * LINE_LEN);
+                self.memory.expect_load(word);
             }
         }
     }

@@ -3,13 +3,18 @@
 use crate::run::{Outcome, Plan, cargo};
 use std::process::Stdio;
 
-const KINDS: [(&str, &str); 2] = [("values", "`[u64; 8]`"), ("bytes", "64 bytes, borrowed")];
+const KINDS: [(&str, &str); 3] = [
+    ("values", "`[u64; 8]`, by bincode"),
+    ("plain", "`[u64; 8]`, by `Plain`"),
+    ("bytes", "64 bytes, borrowed"),
+];
 /// Two runs of different lengths; the difference leaves out what is done once.
 const COUNTS: [u64; 2] = [50_000, 150_000];
 
 pub fn run() -> Outcome {
     let mut plan = Plan::default();
-    let build = cargo("bench --profile performance --bench instructions --no-run");
+    let build =
+        cargo("bench --profile performance --features bytemuck --bench instructions --no-run");
     plan.command("build", build)?;
     println!("\n| 64-byte message | send | receive and acknowledge |\n|---|---|---|");
     for (kind, name) in KINDS {
@@ -30,7 +35,7 @@ fn per_message(kind: &str) -> Result<f64, String> {
 fn count(kind: &str, messages: u64) -> Result<u64, String> {
     let runner = "valgrind --tool=callgrind --callgrind-out-file=/dev/null";
     let arch = std::env::consts::ARCH.to_uppercase();
-    let output = cargo("bench --profile performance --bench instructions")
+    let output = cargo("bench --profile performance --features bytemuck --bench instructions")
         .env(
             format!("CARGO_TARGET_{arch}_UNKNOWN_LINUX_GNU_RUNNER"),
             runner,
