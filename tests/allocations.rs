@@ -6,9 +6,10 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use support::{every_durability, watchdog, with};
-use walchan::Delivery;
+use walchan::{Bincode, Codec, Delivery, Durability};
 
 struct Counting;
 
@@ -48,6 +49,24 @@ fn allocations(turn: impl Fn()) -> Option<u64> {
     (0..5).map(attempt).min()
 }
 
+fn values<C: Codec<[u64; 8]>>(dir: &Path, durability: Durability) {
+    let path = dir.join(format!("values by codec {}", C::ID));
+    let options = with(durability);
+    let (tx, rx) = walchan::sync_channel_with_codec::<[u64; 8], C>(path, 100, options).unwrap();
+    let turn = || {
+        for n in 0..20 {
+            tx.send([n; 8]).unwrap();
+        }
+        for n in 0..20 {
+            let delivery = rx.recv().unwrap();
+            assert_eq!(Delivery::copied(&delivery), [n; 8]);
+        }
+    };
+    turn();
+    let count = allocations(turn);
+    assert_eq!(count, Some(0), "values by codec {}, {durability:?}", C::ID);
+}
+
 // One test: another one would allocate meanwhile.
 #[test]
 fn nothing_is_allocated_for_a_message_of_bytes_or_of_a_fixed_size() {
@@ -70,21 +89,9 @@ fn nothing_is_allocated_for_a_message_of_bytes_or_of_a_fixed_size() {
         let count = allocations(turn);
         assert_eq!(count, Some(0), "bytes, {durability:?}");
 
-        let path = dir.path().join("values");
-        let (tx, rx) =
-            walchan::sync_channel_with_options::<[u64; 8]>(&path, 100, with(durability)).unwrap();
-        let turn = || {
-            for n in 0..20 {
-                tx.send([n; 8]).unwrap();
-            }
-            for n in 0..20 {
-                let delivery = rx.recv().unwrap();
-                assert_eq!(Delivery::copied(&delivery), [n; 8]);
-            }
-        };
-        turn();
-        let count = allocations(turn);
-        assert_eq!(count, Some(0), "values, {durability:?}");
+        values::<Bincode>(dir.path(), durability);
+        #[cfg(feature = "bytemuck")]
+        values::<walchan::Plain>(dir.path(), durability);
     }
     drop(dog);
 }

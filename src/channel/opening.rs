@@ -1,0 +1,375 @@
+//! Opens a channel, or makes it, and starts its threads.
+
+use super::{Channel, OnDisk, Reading};
+use crate::codec;
+use crate::durability::timer;
+use crate::durability::{Common, Mode};
+use crate::error::Error;
+use crate::file::{self, Created, Fill, LockedFile};
+use crate::format::checkpoint::Checkpoint;
+use crate::format::identity::{Identity, SCHEMA_LEN_MAX};
+use crate::format::incarnations::Lives;
+use crate::format::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN};
+use crate::memory::Medium;
+use crate::options::{Durability, Options};
+use crate::overflow::disk::Disk;
+use crate::overflow::open::{How, Opened};
+use crate::overflow::{Born, Chain, Files, Growth, Named};
+use crate::planted::planted;
+use crate::recovery::{self, Policy, Recovered, RecoveryReport};
+use crate::ring::Layout;
+use crate::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Bytes of ring of an unbounded channel.
+const RING_LEN_DEFAULT: u64 = 16 << 20;
+/// Bytes of the largest overflow file; a larger ring, or message, has larger ones.
+const OVERFLOW_LEN_MAX: u64 = 64 << 20;
+/// Bytes of ring for each message of a bounded channel, at least.
+const MESSAGE_LEN_ASSUMED: u64 = 256;
+
+/// How a file is to be opened.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) bound: Option<usize>,
+    /// Bytes of the message type in memory: a hint for the ring of a new bounded channel.
+    pub(crate) type_len: usize,
+    /// Its number.
+    pub(crate) codec: u32,
+    pub(crate) options: &'a Options,
+}
+
+fn entropy() -> io::Result<[u64; 2]> {
+    let mut words = [0; 2];
+    for word in &mut words {
+        *word = getrandom::u64().map_err(io::Error::from)?;
+    }
+    Ok(words)
+}
+
+/// The mode that the durability asks for, as far as this build can give it.
+pub(crate) fn mode_of(durability: Durability) -> Mode {
+    match durability {
+        _ if !cfg!(feature = "fsync") => Mode::FlushOnly,
+        Durability::FlushOnly => Mode::FlushOnly,
+        Durability::SyncPerSend | Durability::SyncEvery { max_ops: 0, .. } => Mode::PerSend,
+        Durability::SyncEvery { max_ops, max_delay } => Mode::Every {
+            max_ops: max_ops as u64,
+            max_delay,
+        },
+    }
+}
+
+impl Request<'_> {
+    /// Bytes of ring that the options name; `None` if they do not.
+    fn ring_wanted(&self) -> Result<Option<u64>, Error> {
+        self.options.ring_bytes.map(Self::ring_of).transpose()
+    }
+
+    fn ring_of(bytes: u64) -> Result<u64, Error> {
+        match bytes.max(CAPACITY_MIN).checked_next_power_of_two() {
+            Some(capacity) if capacity <= CAPACITY_MAX => Ok(capacity),
+            _ => Err(Error::Invalid("the ring would be larger than 16 TiB")),
+        }
+    }
+
+    /// Bytes of ring of a new file.
+    fn ring_new(&self) -> Result<u64, Error> {
+        if let Some(capacity) = self.ring_wanted()? {
+            return Ok(capacity);
+        }
+        let Some(bound) = self.bound else {
+            return Ok(RING_LEN_DEFAULT);
+        };
+        // More than two frames of one, so that one is no larger than the largest frame of a bound of 1.
+        let message = (self.type_len as u64)
+            .saturating_mul(2)
+            .saturating_add(96)
+            .max(MESSAGE_LEN_ASSUMED);
+        Self::ring_of((bound as u64).saturating_mul(message))
+    }
+
+    /// How the channel grows: without a bound, and where the limit of the options allows.
+    fn growth(&self, ring_capacity: u64) -> Option<Growth> {
+        self.bound.is_none().then_some(Growth {
+            ring_capacity,
+            capacity_min: ring_capacity.clamp(CAPACITY_MIN, OVERFLOW_LEN_MAX),
+            capacity_max: ring_capacity.max(OVERFLOW_LEN_MAX),
+            bytes_max: self.options.max_bytes,
+        })
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            accept_torn: self.options.truncate_corrupt_tail,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.bound == Some(0) {
+            return Err(Error::Invalid(
+                "a bound of 0: a message in a file is never handed over directly",
+            ));
+        }
+        if self.options.max_bytes == Some(0) {
+            return Err(Error::Invalid("max_bytes is 0: the ring alone is larger"));
+        }
+        if file::is_in_the_making(self.path) {
+            return Err(Error::Invalid(
+                "a path that ends in .walchan-new: a file that is being made has such a name",
+            ));
+        }
+        if self
+            .options
+            .schema
+            .as_ref()
+            .is_some_and(|s| s.len() > SCHEMA_LEN_MAX)
+        {
+            return Err(Error::Invalid("the schema's name has more than 255 bytes"));
+        }
+        Ok(())
+    }
+
+    /// Whether the file is the channel asked for.
+    fn compare(&self, identity: &Identity) -> Result<(), Error> {
+        if identity.number > 0 {
+            return Err(Error::Mismatch {
+                what: "file",
+                stored: format!("overflow file {} of a channel", identity.number),
+                wanted: "a channel".to_owned(),
+            });
+        }
+        if identity.codec != self.codec {
+            return Err(Error::Mismatch {
+                what: "codec",
+                stored: codec::name_of(identity.codec),
+                wanted: codec::name_of(self.codec),
+            });
+        }
+        if let Some(schema) = &self.options.schema
+            && *schema != identity.schema
+        {
+            let (stored, wanted) = (identity.schema.clone(), schema.clone());
+            return Err(Error::Mismatch {
+                what: "schema",
+                stored,
+                wanted,
+            });
+        }
+        if let Some(wanted) = self.ring_wanted()?
+            && wanted != identity.capacity
+        {
+            let (stored, wanted) = (identity.capacity.to_string(), wanted.to_string());
+            return Err(Error::Mismatch {
+                what: "ring_bytes",
+                stored,
+                wanted,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The bytes on disk of a new bounded channel.
+pub(crate) fn footprint(bound: usize, type_len: usize, options: &Options) -> Result<u64, Error> {
+    let request = Request {
+        path: Path::new(""),
+        bound: Some(bound),
+        type_len,
+        codec: 0,
+        options,
+    };
+    request.check()?;
+    Ok(HEADER_LEN + request.ring_new()?)
+}
+
+/// What opening gives.
+pub(crate) type Parts<F> = (Arc<Channel<F>>, Reading<F>, RecoveryReport);
+
+/// Opens the channel at a path, or makes it.
+pub(crate) fn open(request: &Request<'_>) -> Result<Parts<OnDisk>, Error> {
+    request.check()?;
+    // What is set aside later goes beside the file, whatever the working directory is then.
+    let path = std::path::absolute(request.path)?;
+    let mode = mode_of(request.options.durability);
+    // Each turn but the last means that somebody else made or removed the file in between.
+    for _ in 0..100 {
+        match file::open_existing(request.path)? {
+            file::Found::Locked => return Err(Error::Locked),
+            file::Found::NotRegular => return Err(Error::NotRegular),
+            file::Found::File(file) => return reopen(request, file, mode, path),
+            file::Found::Missing => {
+                if let Some(made) = create(request, mode, &path)? {
+                    return Ok(made);
+                }
+            }
+        };
+    }
+    Err(Error::Io(io::ErrorKind::AlreadyExists.into()))
+}
+
+fn fill_of(synced: bool) -> Fill {
+    if synced { Fill::Pages } else { Fill::Megabytes }
+}
+
+fn disk(file: LockedFile, identity: Identity, mode: Mode, path: &Path) -> OnDisk {
+    let directory = Named {
+        path: path.to_owned(),
+        ring: Arc::new(file),
+        synced: mode != Mode::FlushOnly,
+    };
+    Disk {
+        directory,
+        identity,
+        entropy: Box::new(entropy),
+    }
+}
+
+fn create(request: &Request<'_>, mode: Mode, path: &Path) -> Result<Option<Parts<OnDisk>>, Error> {
+    file::create_parents(request.path)?;
+    let [id_a, id_b] = entropy()?;
+    let mut channel_id = [0; 16];
+    channel_id[..8].copy_from_slice(&id_a.to_le_bytes());
+    channel_id[8..].copy_from_slice(&id_b.to_le_bytes());
+    let identity = Identity {
+        capacity: request.ring_new()?,
+        channel_id,
+        codec: request.codec,
+        schema: request.options.schema.clone().unwrap_or_default(),
+        number: 0,
+        start: 0,
+        follows: 0,
+    };
+    let life = recovery::new_life(0, 1, &mut entropy)?;
+    let header = recovery::new_header(&identity, life);
+    let len = HEADER_LEN + identity.capacity;
+    let fill = fill_of(mode != Mode::FlushOnly);
+    let file = match file::create(request.path, &header, len, fill)? {
+        Created::File(file) => file,
+        Created::Lost => return Ok(None),
+        Created::Locked => return Err(Error::Locked),
+    };
+    let recovered = Recovered::created(&identity, life);
+    let capacity = identity.capacity;
+    let disk = disk(file, identity, mode, path);
+    let memory = crate::overflow::disk::Directory::open(&disk.directory, 0, len)?;
+    let bound = bound_of(request.bound);
+    let born = Born::new(memory, Layout::of_file(capacity), &recovered, None, bound);
+    let common = Arc::new(Common::new(mode));
+    let chain = crate::overflow::open::created(disk, born, common, request.growth(capacity));
+    let opened = (chain, recovered.report, false);
+    Ok(Some(assemble(opened, path)?))
+}
+
+fn bound_of(bound: Option<usize>) -> u64 {
+    bound.map_or(u64::MAX, |n| n as u64)
+}
+
+fn reopen(
+    request: &Request<'_>,
+    file: LockedFile,
+    mode: Mode,
+    path: PathBuf,
+) -> Result<Parts<OnDisk>, Error> {
+    let synced = mode != Mode::FlushOnly;
+    if synced {
+        // Readahead fills the cache with large folios; a sync would write all of each. Where advice is refused,
+        // that is what it costs.
+        rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::Random).ok();
+    }
+    let identity = recovery::read_identity(&file)?;
+    request.compare(&identity)?;
+    let capacity = identity.capacity;
+    file::own_blocks(&file, HEADER_LEN + capacity, fill_of(synced))?;
+    // Whoever made the file, or moved it here, may have been killed before it did this.
+    if !planted!("name_of_old_file_not_synced") {
+        file::sync_name(request.path)?;
+    }
+    // The other files lie beside the file itself, whatever name leads to it.
+    let real = std::fs::canonicalize(request.path)?;
+    let disk = disk(file, identity, mode, &real);
+    disk.directory.sweep()?;
+    let ring = Arc::clone(&disk.directory.ring);
+    let how = How {
+        policy: request.policy(),
+        growth: request.growth(capacity),
+        bound: bound_of(request.bound),
+    };
+    let Opened {
+        chain,
+        report,
+        receive_only,
+    } = disk.open(Arc::new(Common::new(mode)), how)?;
+    if synced {
+        // Everything is clean now, so the cache can go, and comes back page by page.
+        rustix::fs::fadvise(ring.as_file(), 0, None, rustix::fs::Advice::DontNeed).ok();
+    }
+    assemble((chain, report, receive_only), &path)
+}
+
+impl Recovered {
+    /// The state of a file just made.
+    pub(crate) fn created(identity: &Identity, life: crate::format::incarnations::Life) -> Self {
+        Recovered {
+            lives: Lives::first(life),
+            head: identity.start,
+            tail: identity.start,
+            unacknowledged: 0,
+            handed_out: 0,
+            stored: [1, 2].map(|generation| Checkpoint::at(identity.start, generation)),
+            receive_only: false,
+            report: RecoveryReport::created(),
+        }
+    }
+}
+
+/// Puts a channel together over a chain whose files were recovered, and starts its threads.
+fn assemble<F: Files<Memory: Medium>>(
+    opened: (Chain<F>, RecoveryReport, bool),
+    path: &Path,
+) -> Result<Parts<F>, Error> {
+    let (chain, report, receive_only) = opened;
+    let (mut channel, reading) = without_threads(chain, receive_only, path)?;
+    let spawn = |name: &str, body: fn(&Chain<F>)| {
+        let chain = Arc::clone(&channel.chain);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || body(&chain))
+    };
+    let mut threads = vec![spawn("walchan", |chain| {
+        timer::run(chain.common(), |flags| chain.on_timer(flags));
+    })?];
+    if channel.chain.grows() {
+        match spawn("walchan-keeper", Chain::keep) {
+            Ok(keeper) => threads.push(keeper),
+            Err(error) => {
+                channel.threads = threads;
+                channel.stop_threads();
+                return Err(error.into());
+            }
+        }
+    }
+    channel.threads = threads;
+    channel.open = true;
+    Ok((Arc::new(channel), reading, report))
+}
+
+/// The same, with nobody to do what is due later. Dropped, it does not close in order.
+pub(crate) fn without_threads<F: Files<Memory: Medium>>(
+    chain: Chain<F>,
+    receive_only: bool,
+    path: &Path,
+) -> Result<(Channel<F>, Reading<F>), Error> {
+    let next = chain.begin()?;
+    let reading = Reading::new(next);
+    let channel = Channel {
+        chain: Arc::new(chain),
+        threads: Vec::new(),
+        open: false,
+        owner: std::process::id(),
+        receive_only,
+        path: path.to_owned(),
+    };
+    Ok((channel, reading))
+}

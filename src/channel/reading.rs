@@ -1,0 +1,306 @@
+//! What the one receiver does: reads, waits, goes on in the next file.
+
+use super::{Channel, Held};
+use crate::durability::{Log, Received, Wait};
+use crate::format::HEADER_LEN;
+use crate::memory::{Lent, Medium, Memory};
+use crate::overflow::{Files, Found, Next};
+use crate::recovery::backlog::{Backlog, Item};
+use crate::ring::{Frame, Reader};
+use crate::sync::{Arc, pause};
+use std::io;
+use std::time::Instant;
+
+/// Messages that are worth a look.
+const LEAD_MESSAGES: u64 = 16;
+/// Some microseconds, in turns of a spinning processor.
+const LEAD_MAX: u32 = 32;
+
+/// What the one receiver of a channel holds.
+#[derive(Debug)]
+pub(crate) struct Reading<F: Files> {
+    /// The file that is read.
+    log: Arc<Log<F::Memory>>,
+    reader: Reader,
+    backlog: Option<Backlog>,
+    /// Messages that recovery counted in the backlog, and those that were in it: some of the former may turn
+    /// out to be damaged.
+    counted: u64,
+    found: u64,
+    /// How long the receiver lets senders get ahead before it looks again, and what it had received when it last had to.
+    lead: u32,
+    received: u64,
+    /// The payload of what was read last, or where it lies.
+    pub(crate) payload: Vec<u8>,
+    lent: Option<Lent>,
+}
+
+/// What a receiver gets.
+#[derive(Debug)]
+pub(crate) enum Incoming<F: Files> {
+    /// Its payload is in the reading.
+    Message(Held<F>),
+    /// `[position, end)` holds no valid frame; its bytes are in the reading.
+    Damage {
+        held: Held<F>,
+        end: u64,
+    },
+    Disconnected,
+    Failed(io::Error),
+}
+
+/// The payload of a message.
+#[derive(Debug)]
+pub(crate) enum Payload<'a> {
+    /// Where it lies, until the message is acknowledged.
+    Lent(Lent),
+    /// In the buffer of the reading.
+    Copied(&'a mut Vec<u8>),
+}
+
+impl Payload<'_> {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Payload::Lent(lent) => lent,
+            Payload::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl<F: Files> Reading<F> {
+    pub(super) fn new(next: Next<F>) -> Self {
+        let Next { log, backlog } = next;
+        let reader = log.ring().reader();
+        let capacity = log.ring().capacity();
+        let messages = backlog.map_or(0, |found| found.messages);
+        let backlog = backlog.map(|found: Found| Backlog::new(found.head, found.tail, capacity));
+        Reading {
+            log,
+            reader,
+            backlog,
+            counted: messages,
+            found: 0,
+            lead: 0,
+            received: 0,
+            payload: Vec::new(),
+            lent: None,
+        }
+    }
+
+    /// The payload of the message that was read last.
+    #[inline]
+    pub(crate) fn payload(&mut self) -> Payload<'_> {
+        match self.lent {
+            Some(lent) => Payload::Lent(lent),
+            None => Payload::Copied(&mut self.payload),
+        }
+    }
+
+    /// The bytes of the damage that was met last.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Goes on in the next file.
+    fn go_on(&mut self, next: Next<F>) {
+        let payload = std::mem::take(&mut self.payload);
+        *self = Reading {
+            payload,
+            ..Reading::new(next)
+        };
+    }
+}
+
+impl<F: Files<Memory: Medium>> Channel<F> {
+    #[inline(always)]
+    fn held(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> Held<F> {
+        let is_first = Arc::ptr_eq(log, self.chain.first());
+        Held {
+            log: (!is_first).then(|| Arc::clone(log)),
+            position: frame.position,
+            deliveries: u64::from(frame.deliveries),
+        }
+    }
+
+    /// The next message, if it is there, and if no other comes before: what is nearly always so. `None` says nothing.
+    #[inline(always)]
+    pub(crate) fn try_read_next(&self, reading: &mut Reading<F>) -> Option<Held<F>> {
+        if reading.backlog.is_some() || self.common().has_returned() {
+            return None;
+        }
+        let frame = reading
+            .log
+            .try_read_next(&mut reading.reader, &mut reading.payload)?;
+        reading.lent = frame.lent;
+        Some(self.held(&reading.log, frame))
+    }
+
+    /// What there is to receive now; `None` if nothing.
+    fn try_read(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        if let Some(incoming) = self.read_returned(reading) {
+            return Some(incoming);
+        }
+        loop {
+            if reading.backlog.is_some()
+                && let Some(incoming) = self.read_backlog(reading)
+            {
+                return Some(incoming);
+            }
+            let received = reading
+                .log
+                .try_read(&mut reading.reader, &mut reading.payload)?;
+            return Some(match received {
+                Received::Message(frame) => {
+                    reading.lent = frame.lent;
+                    Incoming::Message(self.held(&reading.log, frame))
+                }
+                Received::End => match self.chain.after(&reading.log) {
+                    Ok(next) => {
+                        reading.go_on(next);
+                        continue;
+                    }
+                    Err(error) => Incoming::Failed(error),
+                },
+                // What came back before the last sender left: the look above may have been too early.
+                Received::Disconnected => self
+                    .read_returned(reading)
+                    .unwrap_or(Incoming::Disconnected),
+                Received::Failed(error) => Incoming::Failed(error),
+            });
+        }
+    }
+
+    /// The next of the messages that came back.
+    #[inline]
+    fn read_returned(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        let position = self.common().take_returned()?;
+        self.read_again(position, reading)
+    }
+
+    #[cold]
+    fn read_again(&self, position: u64, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        // It is not acknowledged, so its file is there, and open.
+        let log = self.chain.log_at(position)?;
+        Some(match log.read_again(position, &mut reading.payload) {
+            Received::Message(frame) => {
+                reading.lent = frame.lent;
+                Incoming::Message(self.held(&log, frame))
+            }
+            Received::Failed(error) => Incoming::Failed(error),
+            Received::End | Received::Disconnected => Incoming::Disconnected,
+        })
+    }
+
+    /// The next of what earlier lives left.
+    #[cold]
+    fn read_backlog(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        let log = Arc::clone(&reading.log);
+        let ring = log.ring();
+        let backlog = reading.backlog.as_mut()?;
+        loop {
+            let item = match backlog.next(ring.memory(), ring.lives(), &mut reading.payload) {
+                Ok(Some(item)) => item,
+                Ok(None) => {
+                    reading.backlog = None;
+                    return None;
+                }
+                Err(error) => return Some(Incoming::Failed(error)),
+            };
+            let mut end = backlog.cursor();
+            let incoming = match item {
+                Item::Filler => None,
+                Item::Message { position, state } => {
+                    let mut other = Vec::new();
+                    // An error comes again when more is asked for.
+                    backlog
+                        .pass_fillers(ring.memory(), ring.lives(), &mut other)
+                        .ok();
+                    end = backlog.cursor();
+                    reading.found += 1;
+                    let frame = ring.hand_out(position, state);
+                    reading.lent = None;
+                    Some(Incoming::Message(self.held(&log, frame)))
+                }
+                // As in `Log::try_read`: all that was left is acknowledged, so the file may be gone already.
+                Item::Damage { .. } if log.is_drained() => {
+                    reading.backlog = None;
+                    return None;
+                }
+                Item::Damage { position } => {
+                    ring.hold_back(position);
+                    read_raw(&log, position, end, &mut reading.payload);
+                    let frame = Frame {
+                        position,
+                        deliveries: 0,
+                        lent: None,
+                    };
+                    let held = self.held(&log, frame);
+                    Some(Incoming::Damage { held, end })
+                }
+            };
+            ring.pass(&mut reading.reader, end);
+            if backlog.is_at_end() {
+                ring.correct_counts(reading.counted, reading.found);
+            }
+            if incoming.is_some() {
+                return incoming;
+            }
+        }
+    }
+
+    /// Receives; `None` if there is nothing before the deadline. Without `wait` there is no waiting.
+    pub(crate) fn receive(&self, reading: &mut Reading<F>, wait: Wait) -> Option<Incoming<F>> {
+        match wait {
+            Wait::No => self.try_read(reading),
+            Wait::Until(deadline) => self.wait_readable(reading, deadline),
+        }
+    }
+
+    /// Lets senders get some way ahead, and looks again. A receiver that is faster than they are takes each message as soon as
+    /// it is there, and with that the line that the next one is being written to: both lose. So it waits longer each time, as long
+    /// as that brings few messages; where it brings none, they come rarely, and it does not wait.
+    fn look_again(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
+        let received = reading.log.ring().delivered();
+        let few = received.wrapping_sub(reading.received) < LEAD_MESSAGES;
+        reading.received = received;
+        reading.lead = match few {
+            true => (reading.lead * 2).clamp(1, LEAD_MAX),
+            false => reading.lead,
+        };
+        pause(reading.lead);
+        let incoming = self.try_read(reading);
+        if incoming.is_none() {
+            reading.lead = 0;
+        }
+        incoming
+    }
+
+    fn wait_readable(
+        &self,
+        reading: &mut Reading<F>,
+        deadline: Option<Instant>,
+    ) -> Option<Incoming<F>> {
+        if let Some(incoming) = self.try_read(reading) {
+            return Some(incoming);
+        }
+        if let Some(incoming) = self.look_again(reading) {
+            return Some(incoming);
+        }
+        self.common()
+            .events
+            .readable
+            .wait(deadline, || self.try_read(reading))
+    }
+}
+
+/// The bytes of `[position, end)`, which does not cross the end of the ring, as far as they can be
+/// read.
+fn read_raw<M: Memory + Medium>(log: &Log<M>, position: u64, end: u64, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.resize((end - position) as usize, 0);
+    let offset = HEADER_LEN + (position & (log.ring().capacity() - 1));
+    if log.ring().memory().read_at(offset, bytes).is_err() {
+        bytes.clear();
+    }
+}
