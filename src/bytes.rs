@@ -356,7 +356,7 @@ impl BytesReceiver {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<BytesDelivery, RecvError>> {
         self.receiving.receive(wait, |channel, held, payload| {
             Ok(BytesDelivery::new(channel, held, payload))
@@ -378,6 +378,7 @@ impl BytesReceiver {
     /// assert_eq!(rx.recv(), Err(walchan::RecvError::Disconnected));
     /// # Ok::<(), walchan::Error>(())
     /// ```
+    #[inline]
     pub fn recv(&self) -> Result<BytesDelivery, RecvError> {
         loop {
             if let Some(received) = self.receive(Wait::Until(None)) {
@@ -514,6 +515,7 @@ pub struct BytesIter<'a> {
 impl Iterator for BytesIter<'_> {
     type Item = BytesDelivery;
 
+    #[inline]
     fn next(&mut self) -> Option<BytesDelivery> {
         let received = self.receiver.receive(Wait::Until(None))?;
         self.receiver.receiving.put_by(received)
@@ -529,6 +531,7 @@ pub struct BytesTryIter<'a> {
 impl Iterator for BytesTryIter<'_> {
     type Item = BytesDelivery;
 
+    #[inline]
     fn next(&mut self) -> Option<BytesDelivery> {
         let received = self.receiver.receive(Wait::No)?;
         self.receiver.receiving.put_by(received)

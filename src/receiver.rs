@@ -88,14 +88,21 @@ impl Receiving {
     }
 
     /// The outcome of an iterator's step; an error is put by.
+    #[inline(always)]
     pub(crate) fn put_by<D>(&self, received: Result<D, RecvError>) -> Option<D> {
         match received {
             Ok(delivery) => Some(delivery),
-            Err(RecvError::Disconnected) => None,
             Err(error) => {
-                *self.pending.borrow_mut() = Some(Box::new(error));
+                self.keep(error);
                 None
             }
+        }
+    }
+
+    #[cold]
+    fn keep(&self, error: RecvError) {
+        if !matches!(error, RecvError::Disconnected) {
+            *self.pending.borrow_mut() = Some(Box::new(error));
         }
     }
 
@@ -360,6 +367,7 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     }
 
     /// The next message; an error is put by.
+    #[inline(always)]
     fn next(&self, wait: Wait) -> Option<Delivery<T>> {
         let received = self.receive(wait)?;
         self.receiving.put_by(received)
@@ -387,6 +395,7 @@ pub struct TryIter<'a, T, C = Bincode> {
 impl<T, C: Codec<T>> Iterator for TryIter<'_, T, C> {
     type Item = Delivery<T>;
 
+    #[inline]
     fn next(&mut self) -> Option<Delivery<T>> {
         self.receiver.next(Wait::No)
     }
@@ -401,6 +410,7 @@ pub struct Iter<'a, T, C = Bincode> {
 impl<T, C: Codec<T>> Iterator for Iter<'_, T, C> {
     type Item = Delivery<T>;
 
+    #[inline]
     fn next(&mut self) -> Option<Delivery<T>> {
         self.receiver.next(Wait::Until(None))
     }
@@ -442,6 +452,7 @@ impl<T, C> IntoIter<T, C> {
 impl<T, C: Codec<T>> Iterator for IntoIter<T, C> {
     type Item = Delivery<T>;
 
+    #[inline]
     fn next(&mut self) -> Option<Delivery<T>> {
         self.receiver.next(Wait::Until(None))
     }
