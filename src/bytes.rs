@@ -1,6 +1,6 @@
 //! Channels of bytes: what is sent is copied once, into the file's mapping, and what is received is borrowed from there.
 
-use crate::channel::{Channel, Held, OnDisk, Parts, Payload};
+use crate::channel::{Channel, OnDisk, Parts, Payload};
 use crate::delivery::Receipt;
 use crate::durability::Wait;
 use crate::error::{
@@ -257,13 +257,13 @@ pub struct BytesDelivery {
 }
 
 impl BytesDelivery {
-    fn new(channel: &Arc<Channel<OnDisk>>, held: Held<OnDisk>, payload: Payload<'_>) -> Self {
+    fn new(receipt: Receipt, payload: Payload<'_>) -> Self {
         BytesDelivery {
             bytes: match payload {
                 Payload::Lent(lent) => Bytes::Lent(lent),
                 Payload::Copied(bytes) => Bytes::Copied(std::mem::take(bytes)),
             },
-            receipt: Receipt::new(Arc::clone(channel), held),
+            receipt,
         }
     }
 
@@ -359,7 +359,8 @@ impl BytesReceiver {
     #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<BytesDelivery, RecvError>> {
         self.receiving.receive(wait, |channel, held, payload| {
-            Ok(BytesDelivery::new(channel, held, payload))
+            let receipt = Receipt::new(channel.lease(), held);
+            Ok(BytesDelivery::new(receipt, payload))
         })
     }
 

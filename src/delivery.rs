@@ -2,6 +2,7 @@
 
 use crate::channel::{Channel, Held, OnDisk};
 use crate::error::Error;
+use crate::lease::Lease;
 use crate::message_id::MessageId;
 use crate::planted::planted;
 use crate::sync::Arc;
@@ -11,7 +12,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// What settles a delivery when it is gone, and keeps the channel open until then.
 pub(crate) struct Receipt {
-    channel: Arc<Channel<OnDisk>>,
+    channel: Lease<Arc<Channel<OnDisk>>>,
     held: Held<OnDisk>,
     /// Leave the message as it is.
     leave: bool,
@@ -31,7 +32,7 @@ impl Drop for Receipt {
 
 impl Receipt {
     #[inline]
-    pub(crate) fn new(channel: Arc<Channel<OnDisk>>, held: Held<OnDisk>) -> Self {
+    pub(crate) fn new(channel: Lease<Arc<Channel<OnDisk>>>, held: Held<OnDisk>) -> Self {
         Receipt {
             channel,
             held,
@@ -92,11 +93,9 @@ pub struct Delivery<T> {
 }
 
 impl<T> Delivery<T> {
-    pub(crate) fn new(value: T, channel: Arc<Channel<OnDisk>>, held: Held<OnDisk>) -> Self {
-        Delivery {
-            value,
-            receipt: Receipt::new(channel, held),
-        }
+    #[inline]
+    pub(crate) fn new(value: T, receipt: Receipt) -> Self {
+        Delivery { value, receipt }
     }
 
     /// The message.

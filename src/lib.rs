@@ -1,7 +1,7 @@
 //! A persistent channel with the API of `std::sync::mpsc`.
 #![doc = ""]
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_code)] // `memory` and two functions of `ring` say why they may
+#![deny(unsafe_code)] // `memory`, `lease` and two functions of `ring` say why they may
 #![warn(missing_docs)]
 #![cfg_attr(all(loom, feature = "models"), allow(dead_code, unused_imports))] // of a part of it
 
@@ -31,6 +31,7 @@ mod format;
 #[doc(hidden)]
 #[allow(missing_docs, missing_debug_implementations)]
 pub mod fuzzing;
+mod lease;
 mod memory;
 #[cfg(not(all(loom, feature = "models")))]
 mod message_id;

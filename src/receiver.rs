@@ -2,9 +2,10 @@
 
 use crate::channel::{Channel, Held, Incoming, OnDisk, Parts, Payload, Reading};
 use crate::codec::{Bincode, Codec};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Receipt};
 use crate::durability::Wait;
 use crate::error::{CodecError, Error, RecvError, RecvTimeoutError, TryRecvError};
+use crate::lease::Lessor;
 use crate::message_id::MessageId;
 use crate::options::{Durability, ReceiverOptions};
 use crate::recovery::RecoveryReport;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 /// What every receiving half is made of.
 #[derive(Debug)]
 pub(crate) struct Receiving {
-    channel: Option<Arc<Channel<OnDisk>>>,
+    channel: Option<Lessor<Arc<Channel<OnDisk>>>>,
     reading: RefCell<Reading<OnDisk>>,
     /// An error at which an iterator stopped: the next `recv` returns it.
     pending: RefCell<Option<Box<RecvError>>>,
@@ -30,7 +31,7 @@ impl Receiving {
     pub(crate) fn new(parts: Parts<OnDisk>) -> Self {
         let (channel, reading, report) = parts;
         Receiving {
-            channel: Some(channel),
+            channel: Some(Lessor::new(channel)),
             reading: RefCell::new(reading),
             pending: RefCell::new(None),
             report,
@@ -38,7 +39,7 @@ impl Receiving {
     }
 
     #[inline]
-    pub(crate) fn channel(&self) -> &Arc<Channel<OnDisk>> {
+    pub(crate) fn channel(&self) -> &Lessor<Arc<Channel<OnDisk>>> {
         // Only `leave` takes it, and whoever calls that has the receiver to itself, for the last time.
         self.channel
             .as_ref()
@@ -50,7 +51,11 @@ impl Receiving {
     pub(crate) fn receive<D>(
         &self,
         wait: Wait,
-        deliver: impl FnOnce(&Arc<Channel<OnDisk>>, Held<OnDisk>, Payload<'_>) -> Result<D, RecvError>,
+        deliver: impl FnOnce(
+            &Lessor<Arc<Channel<OnDisk>>>,
+            Held<OnDisk>,
+            Payload<'_>,
+        ) -> Result<D, RecvError>,
     ) -> Option<Result<D, RecvError>> {
         if let Some(error) = self.pending.borrow_mut().take() {
             return Some(Err(*error));
@@ -122,9 +127,10 @@ impl Receiving {
         };
         *self.pending.borrow_mut() = None;
         channel.common().receiver_left();
-        match Arc::try_unwrap(channel) {
-            Ok(mut channel) => channel.shut(),
-            Err(channel) => Ok(channel.common().check()?),
+        let checked = channel.common().check();
+        match channel.end().map(Arc::try_unwrap) {
+            Some(Ok(mut channel)) => channel.shut(),
+            Some(Err(_)) | None => Ok(checked?),
         }
     }
 }
@@ -231,7 +237,7 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
         self.receiving.receive(wait, |channel, held, payload| {
             match C::decode_caught(payload.bytes()) {
-                Ok(value) => Ok(Delivery::new(value, Arc::clone(channel), held)),
+                Ok(value) => Ok(Delivery::new(value, Receipt::new(channel.lease(), held))),
                 Err(cause) => Err(RecvError::Undecodable(Undecodable {
                     deliveries: held.deliveries as u32,
                     left: Left::new(channel, held, payload.bytes()),

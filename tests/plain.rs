@@ -20,9 +20,9 @@ const SAMPLE: Sample = Sample {
     flags: [1, 0xffff],
 };
 
-fn open<T, C: Codec<T>>(
-    path: &Path,
-) -> Result<(walchan::Sender<T, C>, walchan::Receiver<T, C>), Error> {
+type Both<T, C> = (walchan::Sender<T, C>, walchan::Receiver<T, C>);
+
+fn open<T, C: Codec<T>>(path: &Path) -> Result<Both<T, C>, Error> {
     walchan::channel_with_codec(path, Options::default())
 }
 

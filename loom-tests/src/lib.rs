@@ -7,6 +7,7 @@ pub use loom::thread;
 pub use std::sync::Arc;
 pub use walchan::models::{Chain, ChainReceived, ChainSetup, Handle, Held};
 pub use walchan::models::{Channel, Failure, Mode, Received, Receiver, Setup};
+pub use walchan::models::{Lease, Lessor};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;

@@ -7,10 +7,13 @@
 
 mod chain;
 mod files;
+mod lease;
 
 pub use chain::{
     Chain, ChainReceived, ChainReceiver, ChainSetup, Handle, Held, KEEPER_AHEAD, KEEPER_TIDY,
 };
+
+pub use lease::{Lease, Lessor};
 
 use crate::durability::timer;
 use crate::durability::{
