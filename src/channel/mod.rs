@@ -55,7 +55,7 @@ pub(crate) struct Held<F: Files> {
     /// `None`: the file that was sent into first in this life.
     log: Option<Arc<Log<F::Memory>>>,
     pub(crate) position: u64,
-    /// As in [`Frame`]; as wide as the rest, so that moving it takes no byte between.
+    /// As in [`Frame`](crate::ring::Frame); as wide as the rest, so that moving it takes no byte between.
     pub(crate) deliveries: u64,
 }
 
