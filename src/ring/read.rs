@@ -148,24 +148,25 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Fetches the lines of the next frame, if it is there, and as long as this one. The first to be stored in: the delivery's
-    /// count makes them this processor's sooner or later, and an acknowledgement would wait for that.
+    /// count makes them this processor's sooner or later, and an acknowledgement would wait for that. Not those of the last one that is
+    /// claimed: they would be taken from whoever writes them.
     #[inline(always)]
     fn expect_next(&self, reader: &mut Reader, frame_len: u64) {
-        let lines = (frame_len / LINE_LEN).clamp(STORED_LINES, LINES_MAX);
-        let end = reader.cursor + lines * LINE_LEN;
-        if end > reader.seen_tail {
-            // [O:tail_read] Relaxed: a guess. What is claimed will soon be published. Not each time: it is the producers' line.
+        let at = reader.cursor;
+        if at >= reader.seen_tail {
+            // [O:tail_read] Relaxed: a guess. Not each time: it is the producers' line.
             reader.seen_tail = self.front.tail.load(Ordering::Relaxed);
         }
-        if end <= reader.seen_tail {
-            for line in 0..STORED_LINES {
-                let word = self.layout.word(reader.cursor + line * LINE_LEN);
-                self.memory.expect_store(word);
-            }
-            for line in STORED_LINES..lines {
-                let word = self.layout.word(reader.cursor + line * LINE_LEN);
-                self.memory.expect_load(word);
-            }
+        if at + 2 * frame_len.max(LINE_LEN) > reader.seen_tail {
+            return;
+        }
+        for line in 0..STORED_LINES {
+            self.memory
+                .expect_store(self.layout.word(at + line * LINE_LEN));
+        }
+        for line in STORED_LINES..(frame_len / LINE_LEN).min(LINES_MAX) {
+            self.memory
+                .expect_load(self.layout.word(at + line * LINE_LEN));
         }
     }
 
