@@ -11,10 +11,11 @@ use crate::sync::{Arc, pause};
 use std::io;
 use std::time::Instant;
 
-/// Messages that are worth a look.
+/// Messages that are worth a look, and more than that takes.
 const LEAD_MESSAGES: u64 = 16;
-/// Some microseconds, in turns of a spinning processor.
-const LEAD_MAX: u32 = 32;
+const LEAD_MESSAGES_MANY: u64 = 128;
+/// About ten microseconds, in turns of a spinning processor.
+const LEAD_MAX: u32 = 256;
 
 /// What the one receiver of a channel holds.
 #[derive(Debug)]
@@ -262,11 +263,12 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     /// as that brings few messages; where it brings none, they come rarely, and it does not wait.
     fn look_again(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let received = reading.log.ring().delivered();
-        let few = received.wrapping_sub(reading.received) < LEAD_MESSAGES;
+        let since = received.wrapping_sub(reading.received);
         reading.received = received;
-        reading.lead = match few {
-            true => (reading.lead * 2).clamp(1, LEAD_MAX),
-            false => reading.lead,
+        reading.lead = match since {
+            ..LEAD_MESSAGES => (reading.lead * 2).clamp(1, LEAD_MAX),
+            LEAD_MESSAGES..LEAD_MESSAGES_MANY => reading.lead,
+            LEAD_MESSAGES_MANY.. => reading.lead / 2,
         };
         pause(reading.lead);
         let incoming = self.try_read(reading);
