@@ -42,6 +42,8 @@ pub struct Contender<'a> {
     pub name: String,
     /// It sends a multiple of this.
     multiple: u64,
+    /// And no more than this.
+    most: u64,
     run: Run<'a>,
 }
 
@@ -62,12 +64,19 @@ impl<'a> Contender<'a> {
         Contender {
             name: name.into(),
             multiple: producers,
+            most: u64::MAX,
             run: Box::new(run),
         }
     }
 
+    /// No run has more messages.
+    pub fn at_most(self, most: u64) -> Self {
+        Contender { most, ..self }
+    }
+
     fn messages(&self, about: f64) -> u64 {
-        (about as u64 / self.multiple).max(1) * self.multiple
+        let about = (about as u64).min(self.most);
+        (about / self.multiple).max(1) * self.multiple
     }
 }
 

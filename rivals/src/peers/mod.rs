@@ -44,6 +44,8 @@ pub struct Peer {
     pub groups: bool,
     /// It can do without syncs.
     pub unsynced: bool,
+    /// Longer runs without syncs do not end.
+    unsynced_most: u64,
     open: fn(&Path, bool, usize) -> Ends,
 }
 
@@ -52,6 +54,7 @@ pub const WALCHAN: Peer = Peer {
     durable: true,
     groups: true,
     unsynced: true,
+    unsynced_most: u64::MAX,
     open: walchan_now::open,
 };
 
@@ -61,6 +64,7 @@ pub const ALL: &[Peer] = &[
         durable: true,
         groups: false,
         unsynced: true,
+        unsynced_most: u64::MAX,
         open: walchan_released::open,
     },
     Peer {
@@ -68,6 +72,7 @@ pub const ALL: &[Peer] = &[
         durable: false,
         groups: false,
         unsynced: true,
+        unsynced_most: u64::MAX,
         open: yaque::open,
     },
     Peer {
@@ -75,6 +80,7 @@ pub const ALL: &[Peer] = &[
         durable: true,
         groups: false,
         unsynced: true,
+        unsynced_most: u64::MAX,
         open: queue_file::open,
     },
     Peer {
@@ -82,6 +88,7 @@ pub const ALL: &[Peer] = &[
         durable: true,
         groups: true,
         unsynced: false,
+        unsynced_most: u64::MAX,
         open: okaywal::open,
     },
     Peer {
@@ -89,6 +96,7 @@ pub const ALL: &[Peer] = &[
         durable: true,
         groups: false,
         unsynced: true,
+        unsynced_most: 40_000,
         open: walrus::open,
     },
     Peer {
@@ -96,6 +104,7 @@ pub const ALL: &[Peer] = &[
         durable: true,
         groups: true,
         unsynced: true,
+        unsynced_most: u64::MAX,
         open: persistent_queue::open_redb,
     },
     Peer {
@@ -103,6 +112,7 @@ pub const ALL: &[Peer] = &[
         durable: true,
         groups: true,
         unsynced: true,
+        unsynced_most: u64::MAX,
         open: persistent_queue::open_sled,
     },
     Peer {
@@ -110,6 +120,7 @@ pub const ALL: &[Peer] = &[
         durable: true,
         groups: false,
         unsynced: true,
+        unsynced_most: u64::MAX,
         open: sqlite::open,
     },
 ];
@@ -117,8 +128,11 @@ pub const ALL: &[Peer] = &[
 impl Peer {
     /// As a contender, each of whose runs is a child.
     pub fn contender(self, durable: bool, producers: u64) -> Contender<'static> {
-        let mode = if durable { "durable" } else { "unsynced" };
-        Contender::new(self.name, producers, move |n, dir| {
+        let (mode, most) = match durable {
+            true => ("durable", u64::MAX),
+            false => ("unsynced", self.unsynced_most),
+        };
+        let contender = Contender::new(self.name, producers, move |n, dir| {
             let path = dir.to_str().expect("a path that is text");
             let numbers = [producers, n].map(|number| number.to_string());
             let words = ["peer", self.name, mode, &numbers[0], &numbers[1], path];
@@ -130,7 +144,8 @@ impl Peer {
                 },
                 Duration::from_nanos,
             )
-        })
+        });
+        contender.at_most(most)
     }
 }
 
