@@ -98,6 +98,11 @@ mod inner {
         *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
     }
 
+    /// Asks the kernel now, so that it is always the thread that opens which does.
+    pub(crate) fn prepare_fences() {
+        has_membarrier();
+    }
+
     #[inline]
     pub(super) fn fence_whole() {
         // [O:none] The tag is at the use.
@@ -302,6 +307,8 @@ mod inner {
         // [O:none] The tag is at the use.
         fence(Ordering::SeqCst);
     }
+
+    pub(crate) fn prepare_fences() {}
 
     /// Whole: a model cannot make another thread execute a fence. So two frequent ones order more here than they do;
     /// no pair of the protocol is one of two.

@@ -9,7 +9,9 @@
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores).
 
 use crate::planted::planted;
-use crate::sync::{AtomicBool, Fences, Generation, ONCE, Ordering, SPINS, back_off, weaken_fence};
+use crate::sync::{
+    AtomicBool, Fences, Generation, ONCE, Ordering, SPINS, back_off, prepare_fences, weaken_fence,
+};
 use std::time::Instant;
 
 /// What the threads of a channel wait for; shared by all of its files.
@@ -31,6 +33,7 @@ impl Events {
     /// `shown_by_commit`: messages are shown when they are committed, not when they are published, so the reader
     /// waits for a disk.
     pub(crate) fn new(shown_by_commit: bool) -> Self {
+        prepare_fences();
         // Where each send waits for the disk, a fence of its own costs nothing, and one for all takes time from the sync
         // that everybody waits for.
         let fences = match shown_by_commit {
