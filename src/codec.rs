@@ -78,13 +78,20 @@ pub trait Codec<T>: 'static {
     /// `decode`, where a panic is an error. Where no code of a user runs there is none.
     #[doc(hidden)]
     #[inline]
-    fn decode_caught(payload: &[u8]) -> Result<T, CodecError>
+    fn decode_caught(payload: &[u8], _: Sealed) -> Result<T, CodecError>
     where
         Self: Sized,
     {
         decode::<T, Self>(payload)
     }
 }
+
+/// Nobody else can name it, so nobody else can say that no code of a user runs.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Sealed(());
+
+pub(crate) const SEALED: Sealed = Sealed(());
 
 /// bincode 2 with little-endian, fixed-width integers: the default codec, for what serde can write and read.
 ///
@@ -172,7 +179,7 @@ impl<T: bytemuck::Pod> Codec<T> for Plain {
     }
 
     #[inline]
-    fn decode_caught(payload: &[u8]) -> Result<T, CodecError> {
+    fn decode_caught(payload: &[u8], _: Sealed) -> Result<T, CodecError> {
         Self::decode(payload)
     }
 }

@@ -93,10 +93,12 @@ impl Life {
 
     /// Gives the position of the message; `None` if it was not sent.
     pub fn send(&self, payload: &[u8]) -> Option<u64> {
-        match self
-            .channel
-            .send(&self.slot, &[std::io::IoSlice::new(payload)], Wait::No)
-        {
+        match self.channel.send(
+            &self.slot,
+            &[std::io::IoSlice::new(payload)],
+            None,
+            Wait::No,
+        ) {
             Ok(id) => Some(id.position()),
             Err(SendFailure::Unsynced(error)) => panic!("no sync fails here: {error}"),
             Err(_) => None,

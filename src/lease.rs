@@ -13,7 +13,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
+/// On lines of its own: every delivery changes the balance.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Shared<T> {
     value: T,
     balance: AtomicU64,

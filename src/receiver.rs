@@ -1,7 +1,7 @@
 //! The receiving half.
 
 use crate::channel::{Channel, Held, Incoming, OnDisk, Parts, Payload, Reading};
-use crate::codec::{Bincode, Codec};
+use crate::codec::{Bincode, Codec, SEALED};
 use crate::delivery::{Delivery, Receipt};
 use crate::durability::Wait;
 use crate::error::{CodecError, Error, RecvError, RecvTimeoutError, TryRecvError};
@@ -236,7 +236,7 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
         self.receiving.receive(wait, |channel, held, payload| {
-            match C::decode_caught(payload.bytes()) {
+            match C::decode_caught(payload.bytes(), SEALED) {
                 Ok(value) => Ok(Delivery::new(value, Receipt::new(channel.lease(), held))),
                 Err(cause) => Err(RecvError::Undecodable(Undecodable {
                     deliveries: held.deliveries as u32,

@@ -1,7 +1,7 @@
 //! The sending halves.
 
 use crate::channel::{Channel, OnDisk};
-use crate::codec::{self, Bincode, Codec};
+use crate::codec::{self, Bincode, Codec, SEALED};
 use crate::durability::{SendFailure, Wait};
 use crate::error::{CodecError, Error, SendError, SendErrorKind, SendTimeoutError, TrySendError};
 use crate::options::Durability;
@@ -43,16 +43,21 @@ impl Sending {
     /// All below is one function, and its result fits in registers; the callers are many.
     #[inline(never)]
     pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
-        if self.channel.send_now(payload, wait) {
-            return Ok(());
+        match self.channel.send_now(payload, wait) {
+            Ok(_) => Ok(()),
+            Err(crc) => self.send_otherwise(payload, crc, wait),
         }
-        self.send_otherwise(payload, wait)
     }
 
     /// What waits, for room or the disk, or fails.
     #[inline(never)]
-    fn send_otherwise(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
-        match self.channel.send(&self.slot, payload, wait) {
+    fn send_otherwise(
+        &self,
+        payload: &[IoSlice<'_>],
+        crc: Option<u32>,
+        wait: Wait,
+    ) -> Result<(), Failed> {
+        match self.channel.send(&self.slot, payload, crc, wait) {
             Ok(_) => Ok(()),
             Err(failure) => Err(Failed::from(failure)),
         }
@@ -162,7 +167,7 @@ impl<T, C: Codec<T>> Handle<T, C> {
 
     #[cold]
     fn check(&self, payload: &[u8]) -> Result<(), Failed> {
-        C::decode_caught(payload).map_err(Failed::encoding)?;
+        C::decode_caught(payload, SEALED).map_err(Failed::encoding)?;
         // Another thread may have set it meanwhile: to the same.
         self.checked.set(()).ok();
         Ok(())

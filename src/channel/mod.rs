@@ -31,12 +31,9 @@ use std::thread::JoinHandle;
 /// The files of a channel at a path.
 pub(crate) type OnDisk = Disk<Named>;
 
-/// A channel of bytes. Dropped, it closes: every handle and every delivery keeps one reference.
-///
-/// Aligned like a padded line, so that the count of references, which each delivery changes, does not lie
-/// beside what senders read.
+/// A channel of bytes. Dropped, it closes: every sending half keeps a reference, and so do the receiver and all of its deliveries
+/// together ([`Lease`](crate::lease::Lease)).
 #[derive(Debug)]
-#[repr(align(128))]
 pub(crate) struct Channel<F: Files> {
     chain: Arc<Chain<F>>,
     /// The timer's, and the keeper's if the channel grows.
@@ -98,16 +95,20 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
-    /// Sends without syncs, if that can be done at once: what is nearly always so. `false` says nothing.
+    /// Sends without syncs, if that can be done at once: what is nearly always so. As [`Log::send_now`].
     #[inline(always)]
-    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> bool {
-        !self.receive_only && self.chain.send_now(payload, wait).is_some()
+    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, Option<u32>> {
+        if self.receive_only {
+            return Err(None);
+        }
+        self.chain.send_now(payload, wait)
     }
 
     pub(crate) fn send(
         &self,
         slot: &Slot<F>,
         payload: &[IoSlice<'_>],
+        crc: Option<u32>,
         wait: Wait,
     ) -> Result<MessageId, SendFailure> {
         if self.receive_only {
@@ -117,7 +118,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
                 text,
             )));
         }
-        let (position, tag) = self.chain.send(slot, payload, wait)?;
+        let (position, tag) = self.chain.send(slot, payload, crc, wait)?;
         Ok(MessageId::new(position, tag))
     }
 

@@ -12,10 +12,11 @@ use std::io;
 use std::time::Instant;
 
 /// Messages that are worth a look, and more than that takes.
-const LEAD_MESSAGES: u64 = 16;
-const LEAD_MESSAGES_MANY: u64 = 128;
-/// About ten microseconds, in turns of a spinning processor.
-const LEAD_MAX: u32 = 256;
+const LEAD_MESSAGES: u64 = 8;
+const LEAD_MESSAGES_MANY: u64 = 64;
+/// Turns of a spinning processor: a lead that is tried in any case, and the longest, of three to six microseconds.
+const LEAD_TRIED: u32 = 4;
+const LEAD_MAX: u32 = 128;
 
 /// What the one receiver of a channel holds.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Reading<F: Files> {
     /// How long the receiver lets senders get ahead before it looks again, and what it had received when it last had to.
     lead: u32,
     received: u64,
+    /// The most messages that brought.
+    most: u64,
     /// The payload of what was read last, or where it lies.
     pub(crate) payload: Vec<u8>,
     lent: Option<Lent>,
@@ -84,6 +87,7 @@ impl<F: Files> Reading<F> {
             found: 0,
             lead: 0,
             received: 0,
+            most: 0,
             payload: Vec::new(),
             lent: None,
         }
@@ -260,20 +264,27 @@ impl<F: Files<Memory: Medium>> Channel<F> {
 
     /// Lets senders get some way ahead, and looks again. A receiver that is faster than they are takes each message as soon as
     /// it is there, and with that the line that the next one is being written to: both lose. So it waits longer each time, as long
-    /// as that brings few messages; where it brings none, they come rarely, and it does not wait.
+    /// as that brings more messages than ever, and less where it brings many; where it brings none they come rarely, and it does not
+    /// wait. Of a small channel nobody gets ahead.
     fn look_again(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
-        let received = reading.log.ring().delivered();
+        let ring = reading.log.ring();
+        if !ring.is_large() {
+            return None;
+        }
+        let received = ring.delivered();
         let since = received.wrapping_sub(reading.received);
-        reading.received = received;
+        let grew = since > reading.most || reading.lead < LEAD_TRIED;
         reading.lead = match since {
-            ..LEAD_MESSAGES => (reading.lead * 2).clamp(1, LEAD_MAX),
-            LEAD_MESSAGES..LEAD_MESSAGES_MANY => reading.lead,
+            ..LEAD_MESSAGES if grew => (reading.lead * 2).clamp(1, LEAD_MAX),
             LEAD_MESSAGES_MANY.. => reading.lead / 2,
+            _ => reading.lead,
         };
+        reading.received = received;
+        reading.most = reading.most.max(since);
         pause(reading.lead);
         let incoming = self.try_read(reading);
         if incoming.is_none() {
-            reading.lead = 0;
+            (reading.lead, reading.most) = (0, 0);
         }
         incoming
     }
@@ -286,7 +297,8 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         if let Some(incoming) = self.try_read(reading) {
             return Some(incoming);
         }
-        if let Some(incoming) = self.look_again(reading) {
+        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if !is_over && let Some(incoming) = self.look_again(reading) {
             return Some(incoming);
         }
         self.common()

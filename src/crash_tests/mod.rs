@@ -169,7 +169,7 @@ impl Life {
 impl<F: Files<Memory = Simulated>> Life<F> {
     fn send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
         self.channel
-            .send(&self.slot, &[IoSlice::new(payload)], Wait::No)
+            .send(&self.slot, &[IoSlice::new(payload)], None, Wait::No)
     }
 
     fn receive(&mut self) -> Option<Got> {

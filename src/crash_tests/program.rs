@@ -343,7 +343,7 @@ impl Program {
     ) {
         let before = channel.chain().active();
         let (from, start) = (medium.moment(), before.ring().tail());
-        let outcome = channel.send(&Slot::new(), &[IoSlice::new(&payload)], Wait::No);
+        let outcome = channel.send(&Slot::new(), &[IoSlice::new(&payload)], None, Wait::No);
         let ok = match &outcome {
             Ok(_) => true,
             Err(SendFailure::Unsynced(_)) => false,

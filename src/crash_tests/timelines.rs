@@ -493,14 +493,14 @@ fn what_is_acknowledged_while_a_sync_runs_is_not_reused_after_it() {
         }
     });
     channel
-        .send(&Slot::new(), &[IoSlice::new(&numbered(32))], Wait::No)
+        .send(&Slot::new(), &[IoSlice::new(&numbered(32))], None, Wait::No)
         .unwrap();
     let ring = channel.log().ring();
     assert_eq!(ring.head(), 32 * 32);
     assert_eq!(ring.limit(), 16 * 32 + capacity, "the head that is durable");
     for n in 33..60 {
         channel
-            .send(&Slot::new(), &[IoSlice::new(&numbered(n))], Wait::No)
+            .send(&Slot::new(), &[IoSlice::new(&numbered(n))], None, Wait::No)
             .unwrap();
         for _ in 0..8 {
             let image = cut_random(&medium, medium.moment(), &mut rng);

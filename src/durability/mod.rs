@@ -124,6 +124,8 @@ pub(crate) struct Log<M: Memory> {
     leader: Mutex<Lead>,
     /// `PerSend`: the sends that the last round covered, and those that had come meanwhile.
     crowd: AtomicU64,
+    /// Waits that are not to give way to others before they sleep.
+    strangers: AtomicU64,
     pages: Mutex<Pages>,
     /// The head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
     stored_head: AtomicU64,
@@ -173,6 +175,7 @@ impl<M: Memory> Log<M> {
             completed: AtomicU64::new(0),
             leader: Mutex::new(Lead::default()),
             crowd: AtomicU64::new(0),
+            strangers: AtomicU64::new(0),
             stored_head: AtomicU64::new(stored[0].head),
             pages: Mutex::new(pages),
             ahead,

@@ -11,6 +11,11 @@ use crate::sync::{MutexGuard, Ordering, Patience, give_way, looks_in_crowd, weak
 use std::io;
 use std::time::{Duration, Instant};
 
+/// A sender that was let go before us is back, asleep or waiting again long before that.
+const STRANGERS_TAKE: Duration = Duration::from_millis(1);
+/// So many waits go by before the next attempt.
+const WAITS_BESIDE_STRANGERS: u64 = 1 << 16;
+
 /// Coming back takes senders the time of a processor, not of a disk.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
@@ -74,14 +79,35 @@ impl<M: Memory> Log<M> {
     /// Waits until there is something to do. In a crowd each lets the others run, as often as there are others, before it
     /// sleeps: whom the last sync released is then on the way before the next, and nobody has to be woken.
     fn wait_for_turn(&self, goal: Goal) -> Option<Turn<'_>> {
-        // [O:crowd] Relaxed: a guess.
-        for _ in 0..looks_in_crowd(self.crowd.load(Ordering::Relaxed)) {
-            if let Some(turn) = self.turn(goal) {
-                return Some(turn);
+        if !self.meets_strangers() {
+            // [O:crowd] Relaxed: a guess.
+            for _ in 0..looks_in_crowd(self.crowd.load(Ordering::Relaxed)) {
+                if let Some(turn) = self.turn(goal) {
+                    return Some(turn);
+                }
+                let began = Instant::now();
+                give_way();
+                if began.elapsed() > STRANGERS_TAKE {
+                    // [O:crowd] Relaxed: a guess.
+                    self.strangers
+                        .store(WAITS_BESIDE_STRANGERS, Ordering::Relaxed);
+                    break;
+                }
             }
-            give_way();
         }
         self.common.events.synced.wait(None, || self.turn(goal))
+    }
+
+    /// Whether others than senders wanted the processors lately: they keep what they are given for as long as the scheduler lets
+    /// them, and a sleeper is woken before that.
+    fn meets_strangers(&self) -> bool {
+        // [O:crowd] Relaxed, both: a guess; that a count is lost to another thread makes it a little longer.
+        let left = self.strangers.load(Ordering::Relaxed);
+        if left > 0 {
+            // [O:crowd] Relaxed: as above.
+            self.strangers.store(left - 1, Ordering::Relaxed);
+        }
+        left > 0
     }
 
     /// What a caller with this goal is to do now; `None`: wait for the leader.

@@ -24,21 +24,23 @@ impl Wait {
 
 impl<M: Memory> Log<M> {
     /// Sends a payload without syncs, if there is room at once: what is nearly always so, in one piece whose result fits in a
-    /// register. `None` says nothing.
+    /// register. An error says nothing; it has the checksum, if that was made.
     #[inline(always)]
-    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Option<u64> {
+    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, Option<u32>> {
         let len = payload_len(payload);
         if self.mode != Mode::FlushOnly
             || !self.ring.fits(len)
             || self.has_status(POISONED | RECEIVER_GONE)
         {
-            return None;
+            return Err(None);
         }
         let crc = payload_crc(payload);
-        let claim = self.ring.claim(len, wait.room()).ok()?;
+        let Ok(claim) = self.ring.claim(len, wait.room()) else {
+            return Err(Some(crc));
+        };
         let position = claim.position();
         self.put(claim, payload, crc);
-        Some(position)
+        Ok(position)
     }
 
     /// Writes and publishes. Returns where the frame ends.
@@ -53,9 +55,14 @@ impl<M: Memory> Log<M> {
         end
     }
 
-    /// Sends a payload into this file. Returns its position.
-    pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, SendFailure> {
-        let (position, end) = self.publish(payload, wait)?;
+    /// Sends a payload, whose checksum may have been made, into this file. Returns its position.
+    pub(crate) fn send(
+        &self,
+        payload: &[IoSlice<'_>],
+        crc: Option<u32>,
+        wait: Wait,
+    ) -> Result<u64, SendFailure> {
+        let (position, end) = self.publish(payload, crc, wait)?;
         self.keep(end)?;
         Ok(position)
     }
@@ -64,6 +71,7 @@ impl<M: Memory> Log<M> {
     pub(crate) fn publish(
         &self,
         payload: &[IoSlice<'_>],
+        crc: Option<u32>,
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
         let (len, max) = (payload_len(payload), self.ring.layout().payload_len_max());
@@ -71,7 +79,7 @@ impl<M: Memory> Log<M> {
             return Err(SendFailure::TooLarge { len, max });
         }
         self.common.check_open()?;
-        let crc = payload_crc(payload);
+        let crc = crc.unwrap_or_else(|| payload_crc(payload));
         let claim = self.claim(len, wait)?;
         let position = claim.position();
         Ok((position, self.put(claim, payload, crc)))

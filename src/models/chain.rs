@@ -151,8 +151,8 @@ impl Chain {
     pub fn send(&self, handle: &Handle, payload: &[u8]) -> Result<u64, Failure> {
         let parts = [IoSlice::new(payload)];
         match self.chain.send_now(&parts, Wait::No) {
-            Some(position) => Ok(position),
-            None => Ok(self.chain.send(&handle.slot, &parts, Wait::No)?.0),
+            Ok(position) => Ok(position),
+            Err(crc) => Ok(self.chain.send(&handle.slot, &parts, crc, Wait::No)?.0),
         }
     }
 

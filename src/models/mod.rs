@@ -234,8 +234,8 @@ impl Channel {
     fn send_as(&self, payload: &[u8], wait: Wait) -> Result<u64, Failure> {
         let parts = [std::io::IoSlice::new(payload)];
         match self.log.send_now(&parts, wait) {
-            Some(position) => Ok(position),
-            None => Ok(self.log.send(&parts, wait)?),
+            Ok(position) => Ok(position),
+            Err(crc) => Ok(self.log.send(&parts, crc, wait)?),
         }
     }
 

@@ -218,11 +218,11 @@ impl<F: Files> Chain<F> {
 
     // === Sending ===
 
-    /// Sends into the first file without syncs, if that is what can be done at once. `None` says nothing.
+    /// Sends into the first file without syncs, if that is what can be done at once; as [`Log::send_now`].
     #[inline(always)]
-    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Option<u64> {
+    pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, Option<u32>> {
         if self.first.ring().end().is_some() {
-            return None;
+            return Err(None);
         }
         self.first.send_now(payload, wait)
     }
@@ -232,16 +232,17 @@ impl<F: Files> Chain<F> {
         &self,
         slot: &Slot<F>,
         payload: &[IoSlice<'_>],
+        crc: Option<u32>,
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
         if self.first.ring().end().is_none() {
-            match self.send_into(&self.first, payload, wait) {
+            match self.send_into(&self.first, payload, crc, wait) {
                 Err(SendFailure::Sealed) => {}
                 sent => return sent,
             }
         }
         loop {
-            let sent = self.send_by_slot(slot, payload, wait);
+            let sent = self.send_by_slot(slot, payload, crc, wait);
             match sent {
                 Err(SendFailure::Sealed) => {
                     *slot.0.write() = Some(self.active());
@@ -257,6 +258,7 @@ impl<F: Files> Chain<F> {
         &self,
         slot: &Slot<F>,
         payload: &[IoSlice<'_>],
+        crc: Option<u32>,
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
         let guard = slot.0.read();
@@ -267,13 +269,13 @@ impl<F: Files> Chain<F> {
             // It may wait for the disk: not with the lock.
             let log = Arc::clone(log);
             drop(guard);
-            return self.send_into(&log, payload, wait);
+            return self.send_into(&log, payload, crc, wait);
         }
-        match log.send(payload, wait) {
+        match log.send(payload, crc, wait) {
             Err(SendFailure::Full | SendFailure::TooLarge { .. }) => {
                 let log = Arc::clone(log);
                 drop(guard);
-                self.send_into(&log, payload, wait)
+                self.send_into(&log, payload, crc, wait)
             }
             sent => sent.map(|position| (position, log.tag())),
         }
@@ -284,11 +286,12 @@ impl<F: Files> Chain<F> {
         &self,
         log: &LogOf<F>,
         payload: &[IoSlice<'_>],
+        crc: Option<u32>,
         wait: Wait,
     ) -> Result<(u64, u64), SendFailure> {
         let len = payload_len(payload);
         loop {
-            match log.send(payload, wait) {
+            match log.send(payload, crc, wait) {
                 Err(SendFailure::Full) if self.growth.is_some() => {
                     self.grow(log, frame_len(len))?
                 }

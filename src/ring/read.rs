@@ -164,7 +164,7 @@ impl<M: Memory> Ring<M> {
             self.memory
                 .expect_store(self.layout.word(at + line * LINE_LEN));
         }
-        for line in STORED_LINES..(frame_len / LINE_LEN).min(LINES_MAX) {
+        for line in STORED_LINES..frame_len.div_ceil(LINE_LEN).min(LINES_MAX) {
             self.memory
                 .expect_load(self.layout.word(at + line * LINE_LEN));
         }

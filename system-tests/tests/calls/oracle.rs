@@ -15,6 +15,8 @@ struct Known {
     /// An acknowledgement began; ended.
     acking: bool,
     acked: bool,
+    /// Rounds that were surely complete when its send was.
+    rounds: u64,
     /// An open reported that a place above the commit, where it may have been, could not be read.
     unreadable: bool,
 }
@@ -30,6 +32,8 @@ pub struct Oracle {
     last: Option<u64>,
     /// The channel has no bound.
     grows: bool,
+    /// Syncs that were asked for, and made.
+    rounds: u64,
 }
 
 impl Oracle {
@@ -59,18 +63,25 @@ impl Oracle {
 
     pub fn hear(&mut self, line: &str) {
         if script::is_unreadable(line, !self.left.is_empty()) {
+            // The newest checkpoint may be unreadable, too, and what the other one records is a round older.
+            let rounds = self.rounds;
             let messages = self.messages.values_mut();
-            messages.for_each(|known| known.unreadable = true);
+            messages.for_each(|known| known.unreadable = known.rounds + 2 >= rounds);
         }
         let words: Vec<_> = line.split(' ').collect();
         let number = words.get(2).and_then(|word| word.parse().ok());
         match (words[0], words.get(1).copied(), number) {
             (">", Some("send"), Some(n)) => self.known(n).sending = true,
             ("=", Some("send"), Some(n)) => match words[3] {
-                "ok" => self.known(n).ok = true,
+                "ok" => {
+                    let rounds = self.rounds;
+                    let known = self.known(n);
+                    (known.ok, known.rounds) = (true, rounds);
+                }
                 "unsynced" => {}
                 _ => self.known(n).refused = true,
             },
+            ("=", Some("sync" | "close"), _) if words.last() == Some(&"ok") => self.rounds += 1,
             (">", Some("ack"), Some(n)) => self.known(n).acking = true,
             // Whether the channel still works is another matter: it is acknowledged.
             ("=", Some("ack"), Some(n)) => self.known(n).acked = true,
