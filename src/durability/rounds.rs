@@ -12,9 +12,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// A sender that was let go before us is back, asleep or waiting again long before that.
-const STRANGERS_TAKE: Duration = Duration::from_millis(1);
+const STRANGERS_TAKE: Duration = Duration::from_millis(2);
 /// So many waits go by before the next attempt.
-const WAITS_BESIDE_STRANGERS: u64 = 1 << 16;
+const WAITS_BESIDE_STRANGERS: u64 = 1 << 15;
 
 /// Coming back takes senders the time of a processor, not of a disk.
 const GATHER_MAX: Duration = Duration::from_millis(1);
