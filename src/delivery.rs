@@ -2,7 +2,7 @@
 
 use crate::channel::{Channel, Held, OnDisk};
 use crate::error::Error;
-use crate::lease::Lease;
+use crate::memory::lease::Lease;
 use crate::message_id::MessageId;
 use crate::planted::planted;
 use crate::sync::Arc;

@@ -1,6 +1,6 @@
 //! One error for each operation.
 
-use crate::receiver::{Corrupt, Undecodable};
+use crate::undelivered::{Corrupt, Undecodable};
 use std::fmt;
 use std::io;
 

@@ -1,7 +1,7 @@
 //! A persistent channel with the API of `std::sync::mpsc`.
 #![doc = ""]
 #![doc = include_str!("../README.md")]
-#![deny(unsafe_code)] // `memory`, `lease` and two functions of `ring` say why they may
+#![deny(unsafe_code)] // `memory` and two functions of `ring` say why they may
 #![warn(missing_docs)]
 #![cfg_attr(all(loom, feature = "models"), allow(dead_code, unused_imports))] // of a part of it
 
@@ -31,7 +31,6 @@ mod format;
 #[doc(hidden)]
 #[allow(missing_docs, missing_debug_implementations)]
 pub mod fuzzing;
-mod lease;
 mod memory;
 #[cfg(not(all(loom, feature = "models")))]
 mod message_id;
@@ -52,6 +51,8 @@ mod ring;
 #[cfg(not(all(loom, feature = "models")))]
 mod sender;
 mod sync;
+#[cfg(not(all(loom, feature = "models")))]
+mod undelivered;
 
 #[cfg(not(all(loom, feature = "models")))]
 pub use api::*;
@@ -76,9 +77,8 @@ mod api {
         sync_channel, sync_channel_footprint, sync_channel_with_codec, sync_channel_with_options,
     };
     pub use crate::options::{Durability, Options, ReceiverOptions};
-    pub use crate::receiver::{
-        Corrupt, DamageCause, IntoIter, Iter, Receiver, TryIter, Undecodable,
-    };
+    pub use crate::receiver::{IntoIter, Iter, Receiver, TryIter};
     pub use crate::recovery::{DamagedFrame, RecoveryReport};
     pub use crate::sender::{Sender, SyncSender};
+    pub use crate::undelivered::{Corrupt, DamageCause, Undecodable};
 }

@@ -22,8 +22,8 @@ use crate::options::Durability;
 use crate::overflow::disk::Disk;
 use crate::overflow::{Chain, Files, Named, Slot};
 use crate::planted::planted;
-use crate::receiver::DamageCause;
 use crate::sync::Arc;
+use crate::undelivered::DamageCause;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -32,7 +32,7 @@ use std::thread::JoinHandle;
 pub(crate) type OnDisk = Disk<Named>;
 
 /// A channel of bytes. Dropped, it closes: every sending half keeps a reference, and so do the receiver and all of its deliveries
-/// together ([`Lease`](crate::lease::Lease)).
+/// together ([`Lease`](crate::memory::lease::Lease)).
 #[derive(Debug)]
 pub(crate) struct Channel<F: Files> {
     chain: Arc<Chain<F>>,

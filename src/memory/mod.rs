@@ -3,12 +3,15 @@
 //! This is the only place with `unsafe` access to shared bytes. The protocol above is written
 //! against [`Memory`], a fixed number of 8-byte words, because loom's atomics cannot lie inside
 //! mapped bytes. Three bodies: the mapped file (`mapped`), the model that loom checks
-//! (`modelled`), and a simulated medium for crash tests (`simulated`).
+//! (`modelled`), and a simulated medium for crash tests (`simulated`). What keeps a mapping there while deliveries borrow
+//! from it is beside them (`lease`).
 //!
 //! A word is used either atomically or by plain copies at any one time; who may do which, when, is
 //! the protocol's business (`ring`), and the model checks that it keeps to it.
 
 #![allow(unsafe_code)] // the module for it: see each SAFETY
+
+pub(crate) mod lease;
 
 #[cfg(not(all(loom, feature = "models")))]
 pub(crate) mod extents;

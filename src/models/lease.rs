@@ -1,6 +1,6 @@
 //! Leases of any value.
 
-use crate::lease;
+use crate::memory::lease;
 use std::ops::Deref;
 
 #[derive(Debug)]

@@ -7,13 +7,7 @@ use crate::run::{Outcome, judge};
 use crate::source::{Line, Source, words};
 
 /// Where atomic operations may be.
-pub const PLACES: [&str; 5] = [
-    "src/ring",
-    "src/memory",
-    "src/durability",
-    "src/lease.rs",
-    "src/sync.rs",
-];
+pub const PLACES: [&str; 4] = ["src/ring", "src/memory", "src/durability", "src/sync.rs"];
 const ORDERINGS: [&str; 5] = ["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst"];
 /// A tag covers its own line and so many below.
 const REACH: usize = 8;

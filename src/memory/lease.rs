@@ -5,8 +5,6 @@
 //! that have ended, so the subtraction that leaves 0 comes after the lessor's end, and there is one; if none is left by then, it is the
 //! lessor's addition that leaves 0. Whoever leaves 0 is alone with the value.
 
-#![allow(unsafe_code)] // the value is where a pointer says, as long as that holds: see each SAFETY
-
 use crate::sync::{AtomicU64, Ordering, weaken};
 use std::cell::Cell;
 use std::fmt;
