@@ -62,7 +62,7 @@ impl Life {
             Ok(recovered) => recovered,
             Err(error) => return Err((error, medium.with(<[u8]>::to_vec))),
         };
-        let layout = Layout::of_file(capacity);
+        let layout = Layout::of_ring(capacity);
         let born = Born::new(medium.clone(), layout, &recovered, None, u64::MAX);
         let common = Arc::new(Common::new(mode_of(durability)));
         let chain = crate::overflow::open::created(Alone::new(), born, common, None);

@@ -164,12 +164,12 @@ fn a_newer_version_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("golden");
     let mut bytes = std::fs::read(golden()).unwrap();
-    bytes[8] = 3;
+    bytes[8] = 4;
     let crc = crc32(&bytes[..4092]);
     bytes[4092..4096].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let error = channel::<Message>(&path).unwrap_err();
-    assert_eq!(error, Error::Version { stored: 3 });
+    assert_eq!(error, Error::Version { stored: 4 });
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }
 

@@ -32,6 +32,8 @@ struct Found {
     /// The end of the scanned range.
     stop: u64,
     commit: u64,
+    /// That of the checkpoint: before it headers are enough.
+    unverified: u64,
     /// The tail does not return to before it: the start of the newest life.
     start: u64,
     walk: Walk,
@@ -59,6 +61,7 @@ fn look(header: &Header, ring: Ring<'_>) -> Found {
             reused: false,
             stop: tail,
             commit: tail,
+            unverified: tail,
             start,
             walk: ring.walk(head, tail),
             vague: false,
@@ -77,6 +80,7 @@ fn look(header: &Header, ring: Ring<'_>) -> Found {
         reused,
         stop: scanned,
         commit,
+        unverified: commit,
         start,
         walk: ring.walk(base, scanned),
         vague: false,
@@ -99,6 +103,9 @@ fn look(header: &Header, ring: Ring<'_>) -> Found {
             .count();
         found.vague = valid > found.walk.frames.len();
     }
+    let first = found.walk.frames.iter().rev();
+    let mut first = first.filter(|frame| frame.kind == crate::layout::FIRST);
+    found.commit = commit.max(first.next().map_or(0, |frame| frame.position));
     found
 }
 
@@ -215,7 +222,7 @@ pub fn judge(before: &[u8], after: &[u8], report: &RecoveryReport, capacity: u64
             );
         }
         let waiting =
-            |frame: &&Frame| frame.kind == crate::layout::MESSAGE && frame.position >= head;
+            |frame: &&Frame| crate::layout::is_message(frame.kind) && frame.position >= head;
         let was: Vec<&Frame> = found.walk.frames.iter().filter(waiting).collect();
         let is: Vec<&Frame> = walk.frames.iter().filter(waiting).collect();
         assert_eq!(was, is, "messages were made or lost");
@@ -228,7 +235,7 @@ pub fn judge(before: &[u8], after: &[u8], report: &RecoveryReport, capacity: u64
     );
     for frame in &walk.frames {
         let bytes = frame.bytes.clone();
-        if frame.kind == crate::layout::MESSAGE {
+        if crate::layout::is_message(frame.kind) {
             assert!(
                 before[bytes.clone()] == after[bytes],
                 "a message was changed"
@@ -285,7 +292,7 @@ fn judge_range(found: &Found, clean: bool, head: u64, tail: u64) {
 /// delivered, with all that it seems to cover.
 fn hidden_damage(found: &Found, ring: Ring<'_>, walk: &Walk) -> bool {
     let places = walk.gaps.iter().flat_map(|gap| (gap.0..gap.1).step_by(16));
-    let headers = places.take_while(|at| *at < found.commit);
+    let headers = places.take_while(|at| *at < found.unverified);
     let trusted: Vec<Frame> = headers
         .filter_map(|at| ring.header(at, found.stop))
         .collect();

@@ -19,6 +19,7 @@ pub const STATES: [u8; 16] = [
 ];
 pub const ACKNOWLEDGED: u8 = 15;
 
+pub const FIRST: u8 = 0;
 pub const MESSAGE: u8 = 1;
 pub const PADDING: u8 = 2;
 pub const ABANDONED: u8 = 3;
@@ -276,9 +277,13 @@ pub struct Frame {
     pub bytes: Range<usize>,
 }
 
+pub fn is_message(kind: u8) -> bool {
+    kind == FIRST || kind == MESSAGE
+}
+
 impl Frame {
     pub fn is_waiting(&self) -> bool {
-        self.kind == MESSAGE && self.state != ACKNOWLEDGED
+        is_message(self.kind) && self.state != ACKNOWLEDGED
     }
 }
 
@@ -316,8 +321,8 @@ impl Ring<'_> {
         let (kind, len) = ((word1 >> 30 & 3) as u8, word1 & 0x3fff_ffff);
         let end = position + frame_len(len);
         let ring_end = position - position % self.capacity + self.capacity;
-        if kind == 0
-            || (kind != MESSAGE && state != ACKNOWLEDGED)
+        if (kind == FIRST && len == 0)
+            || (!is_message(kind) && state != ACKNOWLEDGED)
             || end > ring_end.min(life_end).min(stop)
             || end >= POSITION_MAX
         {
@@ -337,7 +342,7 @@ impl Ring<'_> {
         let frame = self.header(position, stop)?;
         let (life, _) = life_at(self.lives, position)?;
         let crc = match frame.kind {
-            MESSAGE => crc32fast::hash(&self.image[frame.bytes.clone()]),
+            FIRST | MESSAGE => crc32fast::hash(&self.image[frame.bytes.clone()]),
             _ => 0,
         };
         let word1 = get(self.image, self.place(position) + 8);

@@ -7,7 +7,7 @@ use crate::durability::{Common, Mode};
 use crate::error::Error;
 use crate::file::{self, Created, Fill, LockedFile};
 use crate::format::checkpoint::Checkpoint;
-use crate::format::identity::{Identity, SCHEMA_LEN_MAX};
+use crate::format::identity::{FORMAT_VERSION, Identity, SCHEMA_LEN_MAX};
 use crate::format::incarnations::Lives;
 use crate::format::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN};
 use crate::memory::Medium;
@@ -234,6 +234,7 @@ fn create(request: &Request<'_>, mode: Mode, path: &Path) -> Result<Option<Parts
     channel_id[..8].copy_from_slice(&id_a.to_le_bytes());
     channel_id[8..].copy_from_slice(&id_b.to_le_bytes());
     let identity = Identity {
+        version: FORMAT_VERSION,
         capacity: request.ring_new()?,
         channel_id,
         codec: request.codec,
@@ -252,11 +253,11 @@ fn create(request: &Request<'_>, mode: Mode, path: &Path) -> Result<Option<Parts
         Created::Locked => return Err(Error::Locked),
     };
     let recovered = Recovered::created(&identity, life);
-    let capacity = identity.capacity;
+    let (capacity, layout) = (identity.capacity, Layout::of(&identity));
     let disk = disk(file, identity, mode, path);
     let memory = crate::overflow::disk::Directory::open(&disk.directory, 0, len)?;
     let bound = bound_of(request.bound);
-    let born = Born::new(memory, Layout::of_file(capacity), &recovered, None, bound);
+    let born = Born::new(memory, layout, &recovered, None, bound);
     let common = Arc::new(Common::new(mode));
     let chain = crate::overflow::open::created(disk, born, common, request.growth(capacity));
     let opened = (chain, recovered.report, false);

@@ -144,13 +144,13 @@ impl Image {
                 (None, Some(word1)) if named => {
                     let done = frame::state_of(word0) == Some(State::Acknowledged);
                     let what = match word1.kind {
-                        Kind::Message if done => "acknowledged",
-                        Kind::Message => "message",
+                        Kind::First | Kind::Message if done => "acknowledged",
+                        Kind::First | Kind::Message => "message",
                         Kind::Padding => "padding",
                         Kind::Abandoned => "abandoned",
                     };
                     let len = match word1.kind {
-                        Kind::Message => u64::from(word1.len),
+                        Kind::First | Kind::Message => u64::from(word1.len),
                         _ => 0,
                     };
                     Part {

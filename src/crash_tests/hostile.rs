@@ -161,6 +161,7 @@ fn every_bit_of_the_header_flipped_costs_nothing() {
 #[test]
 fn every_bit_of_the_identity_flipped_is_an_error() {
     let identity = Identity {
+        version: FORMAT_VERSION,
         capacity: 64 * 1024,
         channel_id: [3; 16],
         codec: 1,

@@ -27,7 +27,7 @@ use crate::channel::{self, Channel, Incoming, Reading};
 use crate::durability::timer::PROGRESS;
 use crate::durability::{Common, Mode, SendFailure, Wait};
 use crate::error::Error;
-use crate::format::identity::Identity;
+use crate::format::identity::{FORMAT_VERSION, Identity};
 use crate::memory::simulated::{SECTOR_LEN, Simulated};
 use crate::message_id::MessageId;
 use crate::overflow::{Alone, Born, Files, Slot};
@@ -64,6 +64,7 @@ impl Rng {
 /// The image of a new file with a ring of any power of two.
 fn new_image(capacity: u64, rng: &mut Rng) -> Vec<u8> {
     let identity = Identity {
+        version: FORMAT_VERSION,
         capacity,
         channel_id: [7; 16],
         codec: 1,
@@ -131,7 +132,7 @@ impl Life {
     ) -> Result<Life, Error> {
         let recovered = recover(&medium, capacity, rng)?;
         let (head, tail) = (recovered.head, recovered.tail);
-        let layout = Layout::of_file(capacity);
+        let layout = Layout::of_ring(capacity);
         let bound = bound.map_or(u64::MAX, |n| n as u64);
         let born = Born::new(medium.clone(), layout, &recovered, None, bound);
         let common = Arc::new(Common::new(mode));

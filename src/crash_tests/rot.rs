@@ -4,7 +4,7 @@ use super::timelines::{RING, frame_offset, fresh, numbered, open_after_crash};
 use super::*;
 use crate::format::frame::{State, state_of, word0};
 use crate::format::incarnations::TABLE_LEN;
-use crate::format::{CHECKPOINT_OFFSETS, TABLE_OFFSETS, get_u64};
+use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, TABLE_OFFSETS, get_u64};
 
 #[test]
 fn a_bit_that_rots_in_frame_450_of_900_is_reported_and_hides_no_other() {
@@ -67,6 +67,70 @@ fn a_bit_that_rots_in_the_last_of_900_frames_is_reported_if_its_header_decodes()
             vec![]
         };
         assert_eq!(reported, expected, "bit {bit}");
+    }
+}
+
+#[test]
+fn messages_tell_the_commit_where_no_checkpoint_does() {
+    let mut rng = Rng(7);
+    let mut spared = 0;
+    for sends in 2..40 {
+        let life = fresh(RING, Mode::PerSend, &mut rng);
+        let header = |life: &Life| life.cut_oldest()[..HEADER_LEN as usize].to_vec();
+        let mut before = header(&life);
+        let mut ids = Vec::new();
+        for n in 0..sends {
+            ids.push(life.send(&numbered(n)).unwrap());
+            let after = header(&life);
+            spared += u64::from(n > 0 && after == before);
+            before = after;
+        }
+        let whole = life.cut_oldest();
+        // Below the last message each is damage, however its bytes rot.
+        for rotten in 0..ids.len() - 1 {
+            let mut image = whole.clone();
+            let at = frame_offset(ids[rotten], RING) + rng.below(24) as usize;
+            image[at] ^= 1 << rng.below(8);
+            let mut life = Life::on(&image, RING, Mode::PerSend, &mut rng).unwrap();
+            let got = life.receive_all();
+            assert_eq!(got.len(), ids.len());
+            let told = &got[rotten];
+            assert!(
+                matches!(told, Got::Damage { .. }),
+                "{rotten} of {sends}: {told:?}"
+            );
+        }
+    }
+    assert!(spared > 500, "{spared} rounds stored no checkpoint");
+}
+
+#[test]
+fn messages_tell_no_commit_to_flush_only_laps() {
+    let mut rng = Rng(8);
+    let capacity = 1024;
+    for seed in 0..30 {
+        let mut life = fresh(capacity, Mode::FlushOnly, &mut rng);
+        for n in 0..seed {
+            life.send(&numbered(n)).unwrap();
+        }
+        life.channel.sync_sent().unwrap();
+        life.channel.sync_progress().unwrap();
+        // The first behind the commit, and laps behind that.
+        for n in seed..200 {
+            let Ok(_) = life.send(&numbered(n)) else {
+                let (id, _) = life.receive_message();
+                life.acknowledge(id);
+                continue;
+            };
+        }
+        for _ in 0..30 {
+            let moment = rng.below(life.medium.moment() as u64 + 1) as usize;
+            let image = cut_random(&life.medium, moment, &mut rng);
+            let mut life = Life::on(&image, capacity, Mode::FlushOnly, &mut rng).unwrap();
+            for got in life.receive_all() {
+                assert!(matches!(got, Got::Message { .. }), "{got:?}");
+            }
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) use common::Common;
 
 use crate::format::checkpoint::Checkpoint;
 use crate::memory::Memory;
+use crate::planted::planted;
 use crate::ring::{Frame, Ring};
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, weaken};
 use common::{POISONED, RECEIVER_GONE, SENDERS_GONE};
@@ -214,6 +215,14 @@ impl<M: Memory> Log<M> {
     pub(crate) fn commit(&self) -> u64 {
         // [O:commit_read] Acquire: E9, pairs with [O:commit]; who sees the commit sees what it covers.
         self.commit.load(weaken!("commit_read", Ordering::Acquire))
+    }
+
+    /// The commit, where messages may tell it. Not in `FlushOnly`: who reuses space without syncs must not leave a commit
+    /// above it.
+    #[inline(always)]
+    fn told_commit(&self) -> Option<u64> {
+        let may = self.is_synced_mode() && self.ring.layout().knows_first;
+        planted!("commit_told_without_syncs", true, may).then(|| self.commit())
     }
 
     /// Asks for a checkpoint, when its time has come.

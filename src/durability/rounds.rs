@@ -16,6 +16,9 @@ const STRANGERS_TAKE: Duration = Duration::from_millis(2);
 /// So many waits go by before the next attempt.
 const WAITS_BESIDE_STRANGERS: u64 = 1 << 15;
 
+/// A checkpoint is stored where recovery would verify more than so many bytes without it.
+const TOLD_MAX: u64 = 256 << 10;
+
 /// Coming back takes senders the time of a processor, not of a disk.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
@@ -205,7 +208,10 @@ impl<M: Memory> Log<M> {
             let head = self.ring.head();
             let frontier = self.frontier(&pages);
             let (target, claims) = self.ring.published_prefix(frontier);
-            let stored = self.store_checkpoint(&mut pages, head, target.max(head), false);
+            let stored = match self.is_told(&pages, head, frontier) {
+                true => *pages.newest(),
+                false => self.store_checkpoint(&mut pages, head, target.max(head), false),
+            };
             pages.sync_begins();
             // Sealed and whole; in a synced mode most of it is clean.
             let is_whole = self.ring.end() == Some(target);
@@ -234,6 +240,19 @@ impl<M: Memory> Log<M> {
             self.crowd.store(crowd, Ordering::Relaxed);
         }
         std::mem::forget(unwinding);
+    }
+
+    /// Whether a round can do without a checkpoint: the message at the frontier tells the commit that it would have.
+    fn is_told(&self, pages: &Pages, head: u64, frontier: u64) -> bool {
+        let far = (self.ring.capacity() / 4).min(TOLD_MAX);
+        let newest = pages.newest();
+        let has_room = || self.ring.tail() + self.ring.capacity() / 2 <= self.ring.limit();
+        self.is_synced_mode()
+            && frontier == self.commit()
+            && self.ring.is_first(frontier)
+            && frontier.saturating_sub(newest.commit) < far
+            && head.saturating_sub(newest.head) < far
+            && (pages.frozen || has_room())
     }
 
     /// After the sync of a round.

@@ -181,6 +181,8 @@ pub(crate) fn with_state(word0: u64, state: State) -> u64 {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// A message that was written when all before it was on stable storage.
+    First,
     Message,
     /// Fills the rest of the ring, so that the next frame is contiguous.
     Padding,
@@ -189,8 +191,15 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Whether there is a payload, and somebody to receive it.
+    #[inline]
+    pub(crate) fn is_message(self) -> bool {
+        matches!(self, Kind::First | Kind::Message)
+    }
+
     fn bits(self) -> u32 {
         match self {
+            Kind::First => 0,
             Kind::Message => 1,
             Kind::Padding => 2,
             Kind::Abandoned => 3,
@@ -224,18 +233,20 @@ impl Word1 {
         u64::from(self.checksum) << 32 | u64::from(self.kind.bits()) << 30 | u64::from(self.len)
     }
 
-    /// `None` where the kind is not known.
+    /// `None` for an empty first message: nobody writes that, so zeros are no second word.
     #[inline]
     pub(crate) fn decode(word: u64) -> Option<Self> {
+        let len = (word & PAYLOAD_LEN_MAX) as u32;
         let kind = match word >> 30 & 3 {
+            0 if len == 0 => return None,
+            0 => Kind::First,
             1 => Kind::Message,
             2 => Kind::Padding,
-            3 => Kind::Abandoned,
-            _ => return None,
+            _ => Kind::Abandoned,
         };
         Some(Word1 {
             kind,
-            len: (word & PAYLOAD_LEN_MAX) as u32,
+            len,
             checksum: (word >> 32) as u32,
         })
     }

@@ -6,9 +6,13 @@ use super::{get_u32, get_u64, is_zero, put_u32, put_u64};
 
 /// As in PNG: a byte with the high bit, the name, and line ends that a text transfer would change.
 pub(crate) const MAGIC: [u8; 8] = *b"\x89WALC\r\n\x1a";
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// The oldest version that is read. Its files are rings: where version 2 has a number, it has zeros.
 const VERSION_MIN: u32 = 1;
+/// The oldest version that has overflow files.
+pub(crate) const VERSION_OVERFLOW: u32 = 2;
+/// The oldest version that knows [`Kind::First`](super::frame::Kind::First).
+const VERSION_FIRST: u32 = 3;
 pub(crate) const SCHEMA_LEN_MAX: usize = 255;
 
 const MAGIC_AT: usize = 0;
@@ -50,6 +54,7 @@ pub(super) const FIELDS: &[(&str, usize)] = &[
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
+    pub(crate) version: u32,
     /// Bytes of ring; a power of two.
     pub(crate) capacity: u64,
     pub(crate) channel_id: [u8; 16],
@@ -68,6 +73,11 @@ pub(crate) struct Identity {
 const CAPACITY_LEAST: u64 = if cfg!(test) { 512 } else { CAPACITY_MIN };
 
 impl Identity {
+    /// Whether messages may tell the commit.
+    pub(crate) fn knows_first(&self) -> bool {
+        self.version >= VERSION_FIRST
+    }
+
     /// Position behind the last frame of an overflow file; the ring has no such end.
     pub(crate) fn end(&self) -> Option<u64> {
         (self.number > 0).then_some(self.start + self.capacity)
@@ -76,7 +86,7 @@ impl Identity {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut page = vec![0; PAGE_LEN as usize];
         page[MAGIC_AT..MAGIC_AT + 8].copy_from_slice(&MAGIC);
-        put_u32(&mut page, VERSION_AT, FORMAT_VERSION);
+        put_u32(&mut page, VERSION_AT, self.version);
         put_u32(&mut page, HEADER_LEN_AT, HEADER_LEN as u32);
         put_u64(&mut page, CAPACITY_AT, self.capacity);
         page[CHANNEL_ID_AT..CHANNEL_ID_AT + 16].copy_from_slice(&self.channel_id);
@@ -126,7 +136,7 @@ impl Identity {
         let number = get_u64(page, NUMBER_AT);
         let start = get_u64(page, START_AT);
         let follows = get_u64(page, FOLLOWS_AT);
-        if number >= COUNT_MAX || (version == 1 && number > 0) {
+        if number >= COUNT_MAX || (version < VERSION_OVERFLOW && number > 0) {
             return Err(PageFault::Field("number"));
         }
         let is_ring = number == 0;
@@ -139,6 +149,7 @@ impl Identity {
         let mut channel_id = [0; 16];
         channel_id.copy_from_slice(&page[CHANNEL_ID_AT..CHANNEL_ID_AT + 16]);
         Ok(Identity {
+            version,
             capacity,
             channel_id,
             codec: get_u32(page, CODEC_AT),

@@ -173,7 +173,7 @@ mod tests {
         }
         let kinds = pairs("| kind | meaning |");
         for (kind, meaning) in kinds {
-            let word = kind.parse::<u64>().unwrap() << 30;
+            let word = kind.parse::<u64>().unwrap() << 30 | 1;
             let decoded = format!("{:?}", frame::Word1::decode(word).unwrap().kind);
             let starts = meaning.split([':', ' ']).next().unwrap();
             assert_eq!(decoded.to_lowercase(), starts);
@@ -195,7 +195,8 @@ mod tests {
     fn the_documented_checksum_is_that_of_the_code() {
         let (position, salt, len) = (0x12340u64, frame::salt_from(0x0055_aa77_1234_5678), 77u32);
         for (kind, bits) in [
-            (frame::Kind::Message, 1u32),
+            (frame::Kind::First, 0u32),
+            (frame::Kind::Message, 1),
             (frame::Kind::Padding, 2),
             (frame::Kind::Abandoned, 3),
         ] {

@@ -81,6 +81,7 @@ impl Memories {
                 ring: RING,
                 capacity,
                 once: number > 0,
+                knows_first: true,
             },
             start: Start {
                 lives: Lives::first(life),

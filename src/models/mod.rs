@@ -164,7 +164,7 @@ impl Claim<'_> {
     /// Publishes. The caller announces.
     pub fn publish(self, payload: &[u8]) {
         let parts = [std::io::IoSlice::new(payload)];
-        self.claim.publish(&parts, payload_crc(&parts));
+        self.claim.publish(&parts, payload_crc(&parts), None);
     }
 }
 
@@ -184,6 +184,7 @@ impl Channel {
             ring: RING,
             capacity,
             once: false,
+            knows_first: true,
         };
         let life = Life {
             start,

@@ -2,7 +2,7 @@
 
 use super::{Born, Files};
 use crate::error::Error;
-use crate::format::identity::Identity;
+use crate::format::identity::{Identity, VERSION_OVERFLOW};
 use crate::memory::{Medium, Memory};
 use crate::planted::planted;
 use crate::recovery::{self, Bounds, Recovered};
@@ -97,13 +97,6 @@ impl<M> Born<M> {
 }
 
 impl<D: Directory> Disk<D> {
-    pub(super) fn layout(number: u64, capacity: u64) -> Layout {
-        match number {
-            0 => Layout::of_file(capacity),
-            _ => Layout::of_overflow(capacity),
-        }
-    }
-
     /// `None`: the file is not there, or is somebody else's.
     pub(super) fn identity_if_ours(&self, number: u64) -> Result<Option<Identity>, Error> {
         let identity = match self.identity_of(number) {
@@ -138,6 +131,7 @@ impl<D: Directory> Files for Disk<D> {
     ) -> io::Result<Born<D::Memory>> {
         let life = recovery::new_life(start, 1, &mut || (self.entropy)())?;
         let identity = Identity {
+            version: self.identity.version.max(VERSION_OVERFLOW),
             capacity,
             number,
             start,
@@ -146,7 +140,7 @@ impl<D: Directory> Files for Disk<D> {
         };
         let header = recovery::new_header(&identity, life);
         let memory = self.directory.make(number, &header, capacity)?;
-        let layout = Layout::of_overflow(capacity);
+        let layout = Layout::of(&identity);
         let recovered = Recovered::created(&identity, life);
         Ok(Born::new(
             memory,
@@ -173,7 +167,8 @@ impl<D: Directory> Files for Disk<D> {
 
     fn reopen(&self, number: u64, end: u64) -> io::Result<Born<D::Memory>> {
         let opened = || {
-            let capacity = self.identity_of(number)?.capacity;
+            let identity = self.identity_of(number)?;
+            let capacity = identity.capacity;
             let len = crate::format::HEADER_LEN + capacity;
             let memory = self.directory.open(number, len)?;
             let bounds = Bounds {
@@ -182,7 +177,7 @@ impl<D: Directory> Files for Disk<D> {
             };
             let judged = recovery::judge(&memory, capacity, bounds)?;
             let recovered = judged.repair(&memory, &mut || (self.entropy)())?;
-            let layout = Self::layout(number, capacity);
+            let layout = Layout::of(&identity);
             Ok(Born::new(memory, layout, &recovered, Some(end), u64::MAX))
         };
         opened().map_err(io_of)
@@ -195,7 +190,7 @@ impl<D: Directory> Files for Disk<D> {
             let memory = self.directory.open(0, len)?;
             let entropy = &mut || (self.entropy)();
             let recovered = recovery::restart(&memory, capacity, position, entropy)?;
-            let layout = Layout::of_file(capacity);
+            let layout = Layout::of(&self.identity);
             Ok(Born::new(memory, layout, &recovered, None, u64::MAX))
         };
         opened().map_err(io_of)

@@ -9,6 +9,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::identity::Identity;
 use crate::planted::planted;
 use crate::recovery::{self, Bounds, Judged, Policy, RecoveryReport};
+use crate::ring::Layout;
 use crate::sync::Arc;
 
 /// A file of the chain, looked at.
@@ -323,7 +324,7 @@ impl<D: Directory> Disk<D> {
             report.add(&recovered.report, number);
             receive_only = is_last && recovered.receive_only;
             let start = recovered.head;
-            let layout = Self::layout(number, capacity);
+            let layout = Layout::of(&member.identity);
             let born = Born::new(memory, layout, &recovered, end, how.bound);
             let backlog = Found::in_start(&born.start);
             let log = Chain::<Self>::log_of(&common, born, how.growth.as_ref(), None);

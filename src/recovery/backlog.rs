@@ -2,7 +2,7 @@
 
 use super::scan::{Pieces, Place, Scanner};
 use super::window::Window;
-use crate::format::frame::{FRAME_ALIGN, Kind, State};
+use crate::format::frame::{FRAME_ALIGN, State};
 use crate::format::incarnations::Lives;
 use crate::memory::Medium;
 use std::io;
@@ -119,7 +119,7 @@ impl Backlog {
             return Ok(Some(Item::Damage { position }));
         };
         let mut item = Item::Filler;
-        if word1.kind == Kind::Message && state != State::Acknowledged {
+        if word1.kind.is_message() && state != State::Acknowledged {
             item = Item::Message { position, state };
         }
         self.at = position + word1.frame_len();

@@ -76,7 +76,7 @@ impl Scanner<'_> {
             return Ok(Place::Named);
         };
         // Fillers are written acknowledged: in another state nothing could ever let the head pass them.
-        if word1.kind != Kind::Message && state != State::Acknowledged {
+        if !word1.kind.is_message() && state != State::Acknowledged {
             return Ok(Place::Named);
         }
         let to_end = self.capacity - (position & (self.capacity - 1));
@@ -87,7 +87,9 @@ impl Scanner<'_> {
         }
         if verify {
             let crc = match word1.kind {
-                Kind::Message => self.payload(position, u64::from(word1.len), payload)?,
+                Kind::First | Kind::Message => {
+                    self.payload(position, u64::from(word1.len), payload)?
+                }
                 Kind::Padding | Kind::Abandoned => 0,
             };
             if !word1.matches(position, life.salt, crc) && !planted!("payload_not_verified") {
@@ -227,8 +229,10 @@ pub(super) struct Findings {
     pub(super) clean: bool,
     pub(super) head: u64,
     pub(super) tail: u64,
-    /// The durable commit of the checkpoint.
+    /// All before it was on stable storage.
     pub(super) commit: u64,
+    /// So it was by the last message that tells it.
+    told: u64,
     pub(super) kept: u64,
     pub(super) redelivered: u64,
     /// Pages behind the head, by their first position, in which states were changed after the send.
@@ -311,16 +315,41 @@ pub(super) fn scan(
     } else {
         checkpoint.head
     };
-    let range = Range { head, start, end };
+    let range = Range {
+        head,
+        start,
+        end,
+        unverified: commit,
+    };
     let (findings, ahead) = pass(&mut scanner, range, commit, reused)?;
     match ahead {
-        Some(_) if planted!("laps_not_followed") => Ok(findings),
-        Some(behind) => {
+        Some(behind) if !planted!("laps_not_followed") => {
             let head = behind - capacity;
-            Ok(pass(&mut scanner, Range { head, ..range }, commit, true)?.0)
+            let range = Range { head, ..range };
+            let (findings, _) = pass(&mut scanner, range, commit, true)?;
+            up_to_the_told(&mut scanner, range, findings, true)
         }
-        None => Ok(findings),
+        _ => up_to_the_told(&mut scanner, range, findings, reused),
     }
+}
+
+/// The findings of a pass, by the commit that messages tell, if that is higher: what is missing before it is damage. Where nothing is,
+/// it makes no difference.
+fn up_to_the_told(
+    scanner: &mut Scanner<'_>,
+    range: Range,
+    mut findings: Findings,
+    reused: bool,
+) -> Result<Findings, Error> {
+    let told = planted!("commit_of_messages_ignored", 0, findings.told);
+    if told <= findings.commit {
+        return Ok(findings);
+    }
+    if findings.first_torn().is_some_and(|at| at < told) {
+        return Ok(pass(scanner, range, told, reused)?.0);
+    }
+    findings.commit = told;
+    Ok(findings)
 }
 
 /// What is scanned.
@@ -331,16 +360,24 @@ struct Range {
     start: u64,
     /// No frame ends behind it.
     end: u64,
+    /// Before it headers are enough.
+    unverified: u64,
 }
 
 /// One pass over `[head, head + capacity)`, not beyond the end. Gives the findings, and the end of the furthest frame that is
 /// laps ahead, if there is one.
 fn pass(
     scanner: &mut Scanner<'_>,
-    Range { head, start, end }: Range,
+    range: Range,
     commit: u64,
     reused: bool,
 ) -> Result<(Findings, Option<u64>), Error> {
+    let Range {
+        head,
+        start,
+        end,
+        unverified,
+    } = range;
     let stop = end.min(head + scanner.capacity);
     let mut found = Findings {
         head,
@@ -355,7 +392,8 @@ fn pass(
     let mut trusted: Option<(u64, State, Word1)> = None;
     loop {
         scanner.check_verified(at)?;
-        let mut verify = at >= commit || (acknowledged_prefix && !planted!("head_over_unverified"));
+        let mut verify =
+            at >= unverified || (acknowledged_prefix && !planted!("head_over_unverified"));
         let mut place = if at < stop {
             scanner.place(at, stop, verify)?
         } else {
@@ -364,7 +402,7 @@ fn pass(
         // A frame ends at the commit or before it begins there: one that crosses it lies about its length.
         if let Place::Valid { word1, .. } = place
             && !verify
-            && at + word1.frame_len() > commit
+            && at + word1.frame_len() > unverified
             && !planted!("length_across_the_commit")
         {
             verify = true;
@@ -372,6 +410,9 @@ fn pass(
         }
         if let Place::Valid { state, word1 } = place {
             note(&mut found, state, word1, 1);
+            if verify && word1.kind == Kind::First {
+                found.told = found.told.max(at);
+            }
             acknowledged_prefix &= state == State::Acknowledged;
             trusted = (!verify).then_some((at, state, word1));
             let page = at & !(PAGE_LEN - 1);
@@ -379,7 +420,7 @@ fn pass(
             if acknowledged_prefix {
                 found.head = at;
             } else if state != State::Delivered(0)
-                && word1.kind == Kind::Message
+                && word1.kind.is_message()
                 && found.touched.last() != Some(&page)
             {
                 found.touched.push(page);
@@ -439,7 +480,7 @@ fn pass(
 }
 
 fn note(found: &mut Findings, state: State, word1: Word1, sign: i64) {
-    if word1.kind != Kind::Message || state == State::Acknowledged {
+    if !word1.kind.is_message() || state == State::Acknowledged {
         return;
     }
     found.kept = found.kept.saturating_add_signed(sign);

@@ -231,9 +231,10 @@ impl<M: Memory> Claim<'_, M> {
     }
 
     /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame.
-    /// Whoever waits for it must be told: [`Ring::announce`].
+    /// Whoever waits for it must be told: [`Ring::announce`]. `commit`, if it is to be told: all before it is on
+    /// stable storage.
     #[inline(always)]
-    pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32) {
+    pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32, commit: Option<u64>) {
         assert_eq!(
             payload_len(payload),
             u64::from(self.len),
@@ -241,13 +242,16 @@ impl<M: Memory> Claim<'_, M> {
         );
         debug_assert_eq!(crc, payload_crc(payload));
         self.fill_padding();
-        let word1 = Word1::new(
-            Kind::Message,
-            self.position,
-            self.ring.life.salt,
-            self.len,
-            crc,
+        let is_first = planted!(
+            "each_tells_the_commit",
+            commit.is_some(),
+            commit == Some(self.position)
         );
+        let kind = match is_first && self.len > 0 {
+            true => Kind::First,
+            false => Kind::Message,
+        };
+        let word1 = Word1::new(kind, self.position, self.ring.life.salt, self.len, crc);
         self.ring
             .write_and_publish(self.position, word1, payload, State::Delivered(0));
         std::mem::forget(self);

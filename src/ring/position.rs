@@ -1,6 +1,7 @@
 //! Positions, offsets, words. Pure.
 
 use crate::format::frame::{FRAME_ALIGN, FRAME_HEADER_LEN};
+use crate::format::identity::Identity;
 use crate::memory::WORD_LEN;
 use crate::planted::planted;
 
@@ -15,24 +16,27 @@ pub(crate) struct Layout {
     pub(crate) capacity: u64,
     /// Filled once, from offset 0: an overflow file.
     pub(crate) once: bool,
+    /// Messages may tell the commit.
+    pub(crate) knows_first: bool,
 }
 
 impl Layout {
-    /// The layout of a file.
-    pub(crate) fn of_file(capacity: u64) -> Self {
+    pub(crate) fn of(identity: &Identity) -> Self {
+        Layout {
+            once: identity.number > 0,
+            knows_first: identity.knows_first(),
+            ..Layout::of_ring(identity.capacity)
+        }
+    }
+
+    /// The layout of a ring of the newest version.
+    pub(crate) fn of_ring(capacity: u64) -> Self {
         Layout {
             checkpoints: crate::format::CHECKPOINT_OFFSETS.map(|offset| offset / WORD_LEN),
             ring: crate::format::HEADER_LEN / WORD_LEN,
             capacity,
             once: false,
-        }
-    }
-
-    /// The layout of an overflow file.
-    pub(crate) fn of_overflow(capacity: u64) -> Self {
-        Layout {
-            once: true,
-            ..Layout::of_file(capacity)
+            knows_first: true,
         }
     }
 
@@ -90,6 +94,7 @@ mod tests {
             ring: 16,
             capacity: 1 << 16,
             once: false,
+            knows_first: true,
         };
         for position in (0..2 * layout.capacity).step_by(16) {
             let frame_len = layout.frame_len_max();

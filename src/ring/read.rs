@@ -79,7 +79,7 @@ impl<M: Memory> Ring<M> {
             return Some((word1, None));
         };
         let (mut crc, mut lent) = (0, None);
-        if word1.kind == Kind::Message {
+        if word1.kind.is_message() {
             let len = word1.len as usize;
             // SAFETY: as above, and until the message is acknowledged: whoever uses it holds the delivery, and with that
             // the memory.
@@ -136,7 +136,7 @@ impl<M: Memory> Ring<M> {
             ) else {
                 return Seen::Foreign { position };
             };
-            let frame = (word1.kind == Kind::Message && state != State::Acknowledged)
+            let frame = (word1.kind.is_message() && state != State::Acknowledged)
                 .then(|| self.count_delivery(position, word0, state, lent));
             let frame_len = word1.frame_len();
             self.pass(reader, position + frame_len);
@@ -410,6 +410,12 @@ impl<M: Memory> Ring<M> {
             weaken!("prefix", Ordering::Acquire),
         );
         frame::names_position(word0, position, self.life_at(position).salt)
+    }
+
+    /// Whether the published frame at `position` is a first message.
+    pub(crate) fn is_first(&self, position: u64) -> bool {
+        self.published_at(position)
+            .is_some_and(|word1| word1.kind == Kind::First)
     }
 
     fn published_at(&self, position: u64) -> Option<Word1> {
