@@ -463,7 +463,9 @@ impl Program {
                 None => shared.producers[producer] = Producer::Idle,
             }
         }
-        if judge(medium, channel.chain().finish()).is_some() {
+        let finished = judge(medium, channel.chain().finish());
+        // Where a name stayed that was not to be, the file before it can look as if it went on there.
+        if finished.is_some() && !channel.chain().has_stray_name() {
             locked(world).oracle.finished = Some(medium.moment());
         }
     }

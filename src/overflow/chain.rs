@@ -399,6 +399,12 @@ impl<F: Files> Chain<F> {
         self.for_open_logs(|log| log.on_timer(flags))
     }
 
+    /// Whether there is a name that is no file of the chain, and could not be removed.
+    #[cfg(all(test, feature = "fsync"))]
+    pub(crate) fn has_stray_name(&self) -> bool {
+        self.state.lock().broken.is_some()
+    }
+
     /// Ends the life in order. Nobody else uses the chain any more.
     pub(crate) fn finish(&self) -> io::Result<()> {
         self.common.check()?;
