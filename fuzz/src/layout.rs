@@ -176,7 +176,9 @@ impl Checkpoint {
         let counted = ordered
             && this.unacknowledged <= (this.tail - this.head) / 16
             && u64::from(this.handed_out) <= this.unacknowledged;
-        (counted && this.flags <= 1 && this.generation < COUNT_MAX).then_some(this)
+        // Sealed, bit 1, only together with clean.
+        let flagged = matches!(this.flags, 0 | 1 | 3);
+        (counted && flagged && this.generation < COUNT_MAX).then_some(this)
     }
 }
 

@@ -124,8 +124,8 @@ fn plain(counts: &Counts, path: &Path, step: usize, rounds: u64) -> Each {
 }
 
 #[test]
-fn a_durable_send_writes_its_pages_one_checkpoint_and_one_flush() {
-    const NAME: &str = "a_durable_send_writes_its_pages_one_checkpoint_and_one_flush";
+fn a_durable_send_writes_its_page_and_one_flush() {
+    const NAME: &str = "a_durable_send_writes_its_page_and_one_flush";
     if !can_run(NAME, &Kind::PROGRAMS) {
         return;
     }
@@ -154,12 +154,12 @@ fn a_durable_send_writes_its_pages_one_checkpoint_and_one_flush() {
                 return;
             }
             // A frame of 144 bytes begins in the last 143 of a page 36 times in 1024: then it has two. The rest is
-            // what the journal writes of the file's time.
-            let pages = 8192.0 + 4096.0 * 0.04;
+            // what the journal writes of the file's time, and a checkpoint now and then.
+            let pages = 4096.0 + 4096.0 * 0.04;
             assert!(each.bytes <= pages + 400.0, "{kind:?}, {what}: {each:?}");
             assert!(each.flushes <= 1.05, "{kind:?}, {what}: {each:?}");
             // No less either, or this counts something else.
-            assert!(each.bytes >= 8192.0 && each.flushes >= 0.99, "{each:?}");
+            assert!(each.bytes >= 4096.0 && each.flushes >= 0.99, "{each:?}");
         };
         let ends = open(&path);
         check("new", sends(&counts, &ends, rounds));
