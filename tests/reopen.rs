@@ -466,3 +466,27 @@ fn a_channel_without_traffic_opens_again_and_again() {
         }
     }
 }
+
+/// A large ring goes from the cache while it is in use already.
+#[test]
+fn a_large_synced_ring_is_used_and_closed_while_its_cache_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("queue");
+    let options = || Options {
+        ring_bytes: Some(64 << 20),
+        ..Options::default()
+    };
+    for life in 0..6u64 {
+        let (tx, rx) =
+            walchan::sync_channel_with_options::<u64>(&path, 1 << 20, options()).unwrap();
+        assert_eq!(rx.recovery().kept(), u64::from(life > 0));
+        tx.send(life).unwrap();
+        for delivery in rx.try_iter() {
+            if *delivery == life {
+                Delivery::leave(delivery);
+            }
+        }
+        drop(tx);
+        rx.close().unwrap();
+    }
+}

@@ -36,7 +36,7 @@ pub(crate) type OnDisk = Disk<Named>;
 #[derive(Debug)]
 pub(crate) struct Channel<F: Files> {
     chain: Arc<Chain<F>>,
-    /// The timer's, and the keeper's if the channel grows.
+    /// The timer's, the keeper's if the channel grows, and one that ends by itself behind the open of a large ring.
     threads: Vec<JoinHandle<()>>,
     /// It ends in order: it has its threads, and has not ended yet.
     open: bool,

@@ -261,7 +261,7 @@ fn create(request: &Request<'_>, mode: Mode, path: &Path) -> Result<Option<Parts
     let common = Arc::new(Common::new(mode));
     let chain = crate::overflow::open::created(disk, born, common, request.growth(capacity));
     let opened = (chain, recovered.report, false);
-    Ok(Some(assemble(opened, path)?))
+    Ok(Some(assemble(opened, path, None)?))
 }
 
 fn bound_of(bound: Option<usize>) -> u64 {
@@ -303,11 +303,50 @@ fn reopen(
         report,
         receive_only,
     } = disk.open(Arc::new(Common::new(mode)), how)?;
-    if synced {
-        // Everything is clean now, so the cache can go, and comes back page by page.
-        rustix::fs::fadvise(ring.as_file(), 0, None, rustix::fs::Advice::DontNeed).ok();
+    let cached = synced.then(|| {
+        let next = HEADER_LEN + (chain.active().ring().tail() & (capacity - 1));
+        Cached::new(ring, HEADER_LEN + capacity, next)
+    });
+    assemble((chain, report, receive_only), &path, cached)
+}
+
+/// The ring in the cache, after recovery, when all of it is clean: a sync that comes later would write all of a large folio, so it
+/// goes, and comes back page by page.
+struct Cached {
+    ring: Arc<LockedFile>,
+    /// The piece that is sent into next, and how many there are.
+    first: u64,
+    pieces: u64,
+}
+
+impl Cached {
+    /// Bytes that go at once: what takes 5 milliseconds or so.
+    const PIECE_LEN: u64 = 16 << 20;
+
+    fn new(ring: Arc<LockedFile>, len: u64, next: u64) -> Self {
+        Cached {
+            ring,
+            first: next / Self::PIECE_LEN,
+            pieces: len.div_ceil(Self::PIECE_LEN),
+        }
     }
-    assemble((chain, report, receive_only), &path)
+
+    /// The last piece begins in the ring, and is as long as the others: what lies behind the file is not there.
+    fn forget(&self, piece: u64) {
+        let at = (self.first + piece) % self.pieces * Self::PIECE_LEN;
+        let len = std::num::NonZero::new(Self::PIECE_LEN);
+        rustix::fs::fadvise(self.ring.as_file(), at, len, rustix::fs::Advice::DontNeed).ok();
+    }
+
+    /// All but the first, until the channel closes.
+    fn forget_rest(&self, common: &Common) {
+        for piece in 1..self.pieces {
+            if common.timer.flags() & timer::STOP != 0 {
+                return;
+            }
+            self.forget(piece);
+        }
+    }
 }
 
 impl Recovered {
@@ -330,30 +369,48 @@ impl Recovered {
 fn assemble<F: Files<Memory: Medium>>(
     opened: (Chain<F>, RecoveryReport, bool),
     path: &Path,
+    cached: Option<Cached>,
 ) -> Result<Parts<F>, Error> {
     let (chain, report, receive_only) = opened;
     let (mut channel, reading) = without_threads(chain, receive_only, path)?;
-    let spawn = |name: &str, body: fn(&Chain<F>)| {
-        let chain = Arc::clone(&channel.chain);
-        let thread = std::thread::Builder::new().name(name.to_owned());
-        thread.spawn(move || body(&chain))
-    };
-    let mut threads = vec![spawn("walchan", |chain| {
-        timer::run(chain.common(), |flags| chain.on_timer(flags));
-    })?];
-    if channel.chain.grows() {
-        match spawn("walchan-keeper", Chain::keep) {
-            Ok(keeper) => threads.push(keeper),
-            Err(error) => {
-                channel.threads = threads;
-                channel.stop_threads();
-                return Err(error.into());
-            }
-        }
+    if let Err(error) = channel.start_threads(cached) {
+        channel.stop_threads();
+        return Err(error.into());
     }
-    channel.threads = threads;
     channel.open = true;
     Ok((Arc::new(channel), reading, report))
+}
+
+impl<F: Files<Memory: Medium>> Channel<F> {
+    /// Those that were started are in the channel, also where one cannot be.
+    fn start_threads(&mut self, cached: Option<Cached>) -> io::Result<()> {
+        self.start("walchan", |chain| {
+            timer::run(chain.common(), |flags| chain.on_timer(flags));
+        })?;
+        if self.chain.grows() {
+            self.start("walchan-keeper", Chain::keep)?;
+        }
+        if let Some(cached) = cached {
+            cached.forget(0);
+            if cached.pieces > 1 {
+                self.start("walchan-cache", move |chain| {
+                    cached.forget_rest(chain.common());
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&Chain<F>) + Send + 'static,
+    ) -> io::Result<()> {
+        let chain = Arc::clone(&self.chain);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        self.threads.push(thread.spawn(move || body(&chain))?);
+        Ok(())
+    }
 }
 
 /// The same, with nobody to do what is due later. Dropped, it does not close in order.
