@@ -110,7 +110,6 @@ fn the_golden_file_of_version_3_knows_what_was_durable() {
 }
 
 #[test]
-#[cfg(feature = "fsync")]
 fn messages_tell_the_commit_in_new_files_only() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();

@@ -264,7 +264,7 @@ fn a_newer_format_is_refused_by_its_number() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
     make(&path, &flush());
-    for version in [3u32, 77, u32::MAX] {
+    for version in [4u32, 77, u32::MAX] {
         patch_identity(&path, |page| {
             page[8..12].copy_from_slice(&version.to_le_bytes())
         });
