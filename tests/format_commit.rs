@@ -110,6 +110,7 @@ fn the_golden_file_of_version_3_knows_what_was_durable() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "fsync"), ignore = "nothing is durable without syncs")]
 fn messages_tell_the_commit_in_new_files_only() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
