@@ -26,7 +26,7 @@ pub(crate) use common::Common;
 use crate::format::checkpoint::Checkpoint;
 use crate::memory::Memory;
 use crate::planted::planted;
-use crate::ring::{Frame, Ring};
+use crate::ring::{Claim, Frame, Ring};
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, weaken};
 use common::{POISONED, RECEIVER_GONE, SENDERS_GONE};
 use pages::Pages;
@@ -217,12 +217,14 @@ impl<M: Memory> Log<M> {
         self.commit.load(weaken!("commit_read", Ordering::Acquire))
     }
 
-    /// The commit, where messages may tell it. Not in `FlushOnly`: who reuses space without syncs must not leave a commit
-    /// above it.
+    /// Whether the message of a claim can tell that all before it is on stable storage. An empty one cannot. In `FlushOnly` none does: who
+    /// reuses space without syncs must not leave a commit above it.
     #[inline(always)]
-    fn told_commit(&self) -> Option<u64> {
+    fn tells_commit(&self, claim: &Claim<'_, M>) -> bool {
         let may = self.is_synced_mode() && self.ring.layout().knows_first;
-        planted!("commit_told_without_syncs", true, may).then(|| self.commit())
+        planted!("commit_told_without_syncs", true, may)
+            && claim.has_payload()
+            && (claim.position() == self.commit() || planted!("each_tells_the_commit"))
     }
 
     /// Asks for a checkpoint, when its time has come.

@@ -187,8 +187,9 @@ impl<M: Memory> Log<M> {
         let mut end = self.frontier(&self.pages.lock());
         let (mut sends, mut patience) = (0, Patience::new((lead.sync * 2).min(GATHER_MAX)));
         loop {
-            let (further, more) = self.ring.published_prefix(end);
-            (end, sends) = (further, sends + more);
+            let prefix = self.ring.published_prefix(end);
+            let more = prefix.claims;
+            (end, sends) = (prefix.end, sends + more);
             if sends >= crowd || !patience.another(more > 0) {
                 return;
             }
@@ -207,8 +208,9 @@ impl<M: Memory> Log<M> {
             // Before the prefix: a head beyond the target would let the next leader's frames go.
             let head = self.ring.head();
             let frontier = self.frontier(&pages);
-            let (target, claims) = self.ring.published_prefix(frontier);
-            let stored = match self.is_told(&pages, head, frontier) {
+            let prefix = self.ring.published_prefix(frontier);
+            let (target, claims) = (prefix.end, prefix.claims);
+            let stored = match prefix.tells_commit && self.may_be_told(&pages, head, target) {
                 true => *pages.newest(),
                 false => self.store_checkpoint(&mut pages, head, target.max(head), false),
             };
@@ -235,24 +237,23 @@ impl<M: Memory> Log<M> {
         if self.mode == Mode::PerSend {
             lead.sync = began.elapsed();
             // Those that came meanwhile, and those that may come back now.
-            let crowd = claims + self.ring.published_prefix(target).1;
+            let crowd = claims + self.ring.published_prefix(target).claims;
             // [O:crowd] Relaxed: only the leader writes it.
             self.crowd.store(crowd, Ordering::Relaxed);
         }
         std::mem::forget(unwinding);
     }
 
-    /// Whether a round can do without a checkpoint: the message at the frontier tells the commit that it would have.
-    fn is_told(&self, pages: &Pages, head: u64, frontier: u64) -> bool {
+    /// Whether a round can do without a checkpoint, where the message at the frontier tells the commit that it would have: not much was
+    /// sent or acknowledged since the last one, and there is room.
+    fn may_be_told(&self, pages: &Pages, head: u64, target: u64) -> bool {
         let far = (self.ring.capacity() / 4).min(TOLD_MAX);
         let newest = pages.newest();
-        let has_room = || self.ring.tail() + self.ring.capacity() / 2 <= self.ring.limit();
-        self.is_synced_mode()
-            && frontier == self.commit()
-            && self.ring.is_first(frontier)
-            && frontier.saturating_sub(newest.commit) < far
-            && head.saturating_sub(newest.head) < far
-            && (pages.frozen || has_room())
+        let limit = newest.head + self.ring.capacity();
+        let has_room = pages.frozen || target + self.ring.capacity() / 2 <= limit;
+        has_room
+            && target.saturating_sub(newest.commit) <= far
+            && head.saturating_sub(newest.head) <= far
     }
 
     /// After the sync of a round.

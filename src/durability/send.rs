@@ -47,7 +47,8 @@ impl<M: Memory> Log<M> {
     #[inline(always)]
     fn put(&self, claim: Claim<'_, M>, payload: &[IoSlice<'_>], crc: u32) -> u64 {
         let end = claim.end();
-        claim.publish(payload, crc, self.told_commit());
+        let first = self.tells_commit(&claim);
+        claim.publish(payload, crc, first);
         self.ring.announce(self.mode != Mode::PerSend);
         if self.ahead > 0 {
             self.tell_keeper(end);

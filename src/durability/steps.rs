@@ -50,7 +50,8 @@ impl<M: Memory> Log<M> {
     pub(crate) fn publish_step(&self, claim: SetAside, payload: &[u8]) {
         let claim = self.ring.take_up(claim);
         let payload = [IoSlice::new(payload)];
-        claim.publish(&payload, payload_crc(&payload), self.told_commit());
+        let first = self.tells_commit(&claim);
+        claim.publish(&payload, payload_crc(&payload), first);
         self.ring.announce(self.mode != Mode::PerSend);
     }
 

@@ -164,7 +164,7 @@ impl Claim<'_> {
     /// Publishes. The caller announces.
     pub fn publish(self, payload: &[u8]) {
         let parts = [std::io::IoSlice::new(payload)];
-        self.claim.publish(&parts, payload_crc(&parts), None);
+        self.claim.publish(&parts, payload_crc(&parts), false);
     }
 }
 

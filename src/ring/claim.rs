@@ -230,11 +230,15 @@ impl<M: Memory> Claim<'_, M> {
         self.position
     }
 
+    pub(crate) fn has_payload(&self) -> bool {
+        self.len > 0
+    }
+
     /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame.
-    /// Whoever waits for it must be told: [`Ring::announce`]. `commit`, if it is to be told: all before it is on
-    /// stable storage.
+    /// Whoever waits for it must be told: [`Ring::announce`]. `first`: there is a payload, and all before the frame
+    /// is on stable storage.
     #[inline(always)]
-    pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32, commit: Option<u64>) {
+    pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32, first: bool) {
         assert_eq!(
             payload_len(payload),
             u64::from(self.len),
@@ -242,12 +246,7 @@ impl<M: Memory> Claim<'_, M> {
         );
         debug_assert_eq!(crc, payload_crc(payload));
         self.fill_padding();
-        let is_first = planted!(
-            "each_tells_the_commit",
-            commit.is_some(),
-            commit == Some(self.position)
-        );
-        let kind = match is_first && self.len > 0 {
+        let kind = match first {
             true => Kind::First,
             false => Kind::Message,
         };

@@ -41,6 +41,17 @@ pub(crate) enum Seen {
     Foreign { position: u64 },
 }
 
+/// Frames that are published, one behind the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prefix {
+    /// Where they end.
+    pub(crate) end: u64,
+    /// How many are messages or abandoned.
+    pub(crate) claims: u64,
+    /// The first one tells that all before it was on stable storage.
+    pub(crate) tells_commit: bool,
+}
+
 impl Reader {
     /// It has passed all before.
     pub(crate) fn cursor(&self) -> u64 {
@@ -389,17 +400,21 @@ impl<M: Memory> Ring<M> {
         word1.kind == Kind::Padding && word1.matches(position, salt, 0)
     }
 
-    /// The end of the published prefix that begins at `from`, and the claims in it: each is a message or
-    /// abandoned.
+    /// The published prefix that begins at `from`.
     ///
     /// The caller makes sure that nothing from `from` on is reclaimed meanwhile.
-    pub(crate) fn published_prefix(&self, from: u64) -> (u64, u64) {
-        let (mut end, mut claims) = (from, 0);
-        while let Some(word1) = self.published_at(end) {
-            end += word1.frame_len();
-            claims += u64::from(word1.kind != Kind::Padding);
+    pub(crate) fn published_prefix(&self, from: u64) -> Prefix {
+        let mut prefix = Prefix {
+            end: from,
+            claims: 0,
+            tells_commit: false,
+        };
+        while let Some(word1) = self.published_at(prefix.end) {
+            prefix.tells_commit |= prefix.end == from && word1.kind == Kind::First;
+            prefix.end += word1.frame_len();
+            prefix.claims += u64::from(word1.kind != Kind::Padding);
         }
-        (end, claims)
+        prefix
     }
 
     /// Whether the frame at `position` is published.
@@ -410,12 +425,6 @@ impl<M: Memory> Ring<M> {
             weaken!("prefix", Ordering::Acquire),
         );
         frame::names_position(word0, position, self.life_at(position).salt)
-    }
-
-    /// Whether the published frame at `position` is a first message.
-    pub(crate) fn is_first(&self, position: u64) -> bool {
-        self.published_at(position)
-            .is_some_and(|word1| word1.kind == Kind::First)
     }
 
     fn published_at(&self, position: u64) -> Option<Word1> {
