@@ -393,9 +393,11 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         if let Some(cached) = cached {
             cached.forget(0);
             if cached.pieces > 1 {
+                // Without it the rest stays: later syncs may write more than they must.
                 self.start("walchan-cache", move |chain| {
                     cached.forget_rest(chain.common());
-                })?;
+                })
+                .ok();
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use super::timelines::{RING, frame_offset, fresh, numbered, open_after_crash};
 use super::*;
 use crate::format::frame::{State, state_of, word0};
 use crate::format::incarnations::TABLE_LEN;
-use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, TABLE_OFFSETS, get_u64};
+use crate::format::{CHECKPOINT_OFFSETS, HEADER_LEN, PAGE_LEN, TABLE_OFFSETS, get_u64};
 
 #[test]
 fn a_bit_that_rots_in_frame_450_of_900_is_reported_and_hides_no_other() {
@@ -102,6 +102,35 @@ fn messages_tell_the_commit_where_no_checkpoint_does() {
         }
     }
     assert!(spared > 500, "{spared} rounds stored no checkpoint");
+}
+
+#[test]
+fn what_rots_with_the_last_message_is_nine_groups_at_most() {
+    let mut rng = Rng(9);
+    let mut most = 0;
+    for sends in 3..200 {
+        let life = fresh(RING, Mode::PerSend, &mut rng);
+        let ids: Vec<MessageId> = (0..sends)
+            .map(|n| life.send(&numbered(n)).unwrap())
+            .collect();
+        let whole = life.cut_oldest();
+        let last = frame_offset(ids[ids.len() - 1], RING) as u64;
+        for (unit, fill) in [(SECTOR_LEN, 0), (PAGE_LEN, 0), (PAGE_LEN, 0xff)] {
+            let mut image = whole.clone();
+            let from = (last / unit * unit).max(HEADER_LEN);
+            image[from as usize..(from + unit) as usize].fill(fill);
+            let mut life = Life::on(&image, RING, Mode::PerSend, &mut rng).unwrap();
+            let told = life.receive_all().into_iter().map(|got| match got {
+                Got::Message { .. } => 1,
+                Got::Damage { position, end } => (end - position) / 32,
+                other => panic!("{other:?}"),
+            });
+            let missing = sends - told.sum::<u64>();
+            assert!((1..=9).contains(&missing), "{missing} of {sends}, {unit}");
+            most = most.max(missing);
+        }
+    }
+    assert_eq!(most, 9);
 }
 
 #[test]

@@ -16,8 +16,9 @@ const STRANGERS_TAKE: Duration = Duration::from_millis(2);
 /// So many waits go by before the next attempt.
 const WAITS_BESIDE_STRANGERS: u64 = 1 << 15;
 
-/// A checkpoint is stored where recovery would verify more than so many bytes without it.
-const TOLD_MAX: u64 = 256 << 10;
+/// Rounds without a checkpoint, one behind the other. The messages that tell their commits lie side by side: what rots together with
+/// the last one is that much at most.
+const TOLD_MAX: u32 = 8;
 
 /// Coming back takes senders the time of a processor, not of a disk.
 const GATHER_MAX: Duration = Duration::from_millis(1);
@@ -210,9 +211,11 @@ impl<M: Memory> Log<M> {
             let frontier = self.frontier(&pages);
             let prefix = self.ring.published_prefix(frontier);
             let (target, claims) = (prefix.end, prefix.claims);
-            let stored = match prefix.tells_commit && self.may_be_told(&pages, head, target) {
-                true => *pages.newest(),
-                false => self.store_checkpoint(&mut pages, head, target.max(head), false),
+            let stored = if prefix.tells_commit && self.may_be_told(&pages, target) {
+                pages.told += 1;
+                *pages.newest()
+            } else {
+                self.store_checkpoint(&mut pages, head, target.max(head), false)
             };
             pages.sync_begins();
             // Sealed and whole; in a synced mode most of it is clean.
@@ -244,16 +247,12 @@ impl<M: Memory> Log<M> {
         std::mem::forget(unwinding);
     }
 
-    /// Whether a round can do without a checkpoint, where the message at the frontier tells the commit that it would have: not much was
-    /// sent or acknowledged since the last one, and there is room.
-    fn may_be_told(&self, pages: &Pages, head: u64, target: u64) -> bool {
-        let far = (self.ring.capacity() / 4).min(TOLD_MAX);
-        let newest = pages.newest();
-        let limit = newest.head + self.ring.capacity();
+    /// Whether a round can do without a checkpoint, where the message at the frontier tells the commit that it would have: not many did
+    /// since the last one, and half of the ring is free.
+    fn may_be_told(&self, pages: &Pages, target: u64) -> bool {
+        let limit = pages.newest().head + self.ring.capacity();
         let has_room = pages.frozen || target + self.ring.capacity() / 2 <= limit;
-        has_room
-            && target.saturating_sub(newest.commit) <= far
-            && head.saturating_sub(newest.head) <= far
+        has_room && pages.told < TOLD_MAX
     }
 
     /// After the sync of a round.
