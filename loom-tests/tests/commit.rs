@@ -30,6 +30,32 @@ fn an_ok_means_that_the_frame_is_durable() {
     );
 }
 
+// Threads: two synced senders, and somebody who looks. Whoever comes second and finds the first one committed says so in its
+// frame; who sees that must find the first one on the disk. A leader that finds such a frame stores no checkpoint.
+#[test]
+fn a_message_tells_the_commit_when_all_before_it_is_durable() {
+    model(
+        "a_message_tells_the_commit_when_all_before_it_is_durable",
+        "two synced senders and a look: what is before a frame that tells the commit is on the disk",
+        || {
+            let log = channel(Setup::default());
+            let send = || {
+                spawn(&log, move |log| {
+                    let position = log.send(b"same").unwrap();
+                    assert!(log.frame_is_durable(position, b"same"));
+                })
+            };
+            let senders = [send(), send()];
+            if log.tells_commit(32) {
+                assert!(log.frame_is_durable(0, b"same"));
+            }
+            for sender in senders {
+                sender.join().unwrap();
+            }
+        },
+    );
+}
+
 // Threads: one claims and publishes without syncing, as a slow producer does; a synced sender may come behind its claim.
 // The sender must not hang on the hole, and its frame must be durable at its Ok.
 #[test]

@@ -418,6 +418,11 @@ impl Channel {
         self.log.ring().memory().is_durable(holds)
     }
 
+    /// Whether the frame at `position` is published, and tells that all before it is on stable storage.
+    pub fn tells_commit(&self, position: u64) -> bool {
+        self.log.ring().published_prefix(position).tells_commit
+    }
+
     /// Whether a sync has taken the frame along, though the caller may not rely on it.
     pub fn frame_is_on_disk(&self, position: u64, payload: &[u8]) -> bool {
         let holds = self.holds(position, payload);
