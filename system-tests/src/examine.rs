@@ -244,7 +244,13 @@ impl Examiner {
         rx.close().map_err(|e| format!("close: {e}"))?;
         // Nothing is left of what overflowed.
         let names = fs::read_dir(path.parent().unwrap()).unwrap();
-        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        let names = names.map(|entry| {
+            let entry = entry.unwrap();
+            let bytes = fs::read(entry.path()).unwrap_or_default();
+            let zeros = bytes.iter().all(|byte| *byte == 0);
+            (entry.file_name(), bytes.len(), zeros)
+        });
+        let names: Vec<_> = names.collect();
         if names.len() != 1 {
             return Err(format!("after a full drain: {names:?}"));
         }
