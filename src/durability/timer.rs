@@ -134,7 +134,7 @@ mod thread {
             }
             if due.progress.is_some_and(|at| at <= now) {
                 if timer.commit_delay().is_none() && common.rounds() != due.rounds {
-                    // Senders sync anyway, and take progress along: give them another while.
+                    // Senders sync anyway, which takes acknowledgements along, and tells the commit: give them another while.
                     due.progress = after(PROGRESS_GRACE);
                     due.rounds = common.rounds();
                 } else {
