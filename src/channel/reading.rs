@@ -11,12 +11,11 @@ use crate::sync::{Arc, pause};
 use std::io;
 use std::time::Instant;
 
-/// Messages that are worth a look, and more than that takes.
-const LEAD_MESSAGES: u64 = 8;
-const LEAD_MESSAGES_MANY: u64 = 64;
-/// Turns of a spinning processor: a lead that is tried in any case, and the longest, of three to six microseconds.
-const LEAD_TRIED: u32 = 4;
-const LEAD_MAX: u32 = 128;
+/// Turns of a spinning processor (25 to 45 nanoseconds each) that a message is worth, and the most for all together.
+const TURNS_A_MESSAGE: u64 = 16;
+const LEAD_MAX: u32 = 256;
+/// Messages from one wait to the next that are more than it takes.
+const LEAD_MANY: u64 = 256;
 
 /// What the one receiver of a channel holds.
 #[derive(Debug)]
@@ -32,8 +31,6 @@ pub(crate) struct Reading<F: Files> {
     /// How long the receiver lets senders get ahead before it looks again, and what it had received when it last had to.
     lead: u32,
     received: u64,
-    /// The most messages that brought.
-    most: u64,
     /// The payload of what was read last, or where it lies.
     pub(crate) payload: Vec<u8>,
     lent: Option<Lent>,
@@ -87,7 +84,6 @@ impl<F: Files> Reading<F> {
             found: 0,
             lead: 0,
             received: 0,
-            most: 0,
             payload: Vec::new(),
             lent: None,
         }
@@ -263,9 +259,9 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// Lets senders get some way ahead, and looks again. A receiver that is faster than they are takes each message as soon as
-    /// it is there, and with that the line that the next one is being written to: both lose. So it waits longer each time, as long
-    /// as that brings more messages than ever, and less where it brings many; where it brings none they come rarely, and it does not
-    /// wait. Of a small channel nobody gets ahead.
+    /// it is there, and with that the line that the next one is being written to: both lose, up to four fifths of their speed. So it
+    /// waits twice as long each time, where messages come fast enough to be worth that, and half as long where they do not, or
+    /// where they are many; where it brings none it does not wait. Of a small channel nobody gets ahead.
     fn look_again(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let ring = reading.log.ring();
         if !ring.is_large() {
@@ -273,18 +269,17 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
         let received = ring.delivered();
         let since = received.wrapping_sub(reading.received);
-        let grew = since > reading.most || reading.lead < LEAD_TRIED;
-        reading.lead = match since {
-            ..LEAD_MESSAGES if grew => (reading.lead * 2).clamp(1, LEAD_MAX),
-            LEAD_MESSAGES_MANY.. => reading.lead / 2,
-            _ => reading.lead,
+        let is_worth = since.saturating_mul(TURNS_A_MESSAGE) >= u64::from(reading.lead);
+        reading.lead = if since < LEAD_MANY && is_worth {
+            (reading.lead * 2).clamp(1, LEAD_MAX)
+        } else {
+            reading.lead / 2
         };
         reading.received = received;
-        reading.most = reading.most.max(since);
         pause(reading.lead);
         let incoming = self.try_read(reading);
         if incoming.is_none() {
-            (reading.lead, reading.most) = (0, 0);
+            reading.lead = 0;
         }
         incoming
     }
