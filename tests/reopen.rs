@@ -490,3 +490,47 @@ fn a_large_synced_ring_is_used_and_closed_while_its_cache_goes() {
         rx.close().unwrap();
     }
 }
+
+/// A ring that is read by two threads: all of it, above the durable commit and below, and around its end.
+#[test]
+fn a_large_ring_that_is_full_is_recovered() {
+    let _dog = watchdog();
+    let every = Durability::SyncEvery {
+        max_ops: 1 << 20,
+        max_delay: std::time::Duration::from_secs(60),
+    };
+    for (durability, synced) in [(Durability::FlushOnly, false), (every, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("q"), dir.path().join("copy"));
+        let options = || Options {
+            ring_bytes: Some(8 << 20),
+            ..with(durability)
+        };
+        let open = |path: &Path| walchan::bytes_sync_channel_with_options(path, 1 << 20, options());
+        let payload = |n: u64| vec![n as u8; 500 + (n * 37 % 4000) as usize];
+        let (tx, rx) = open(&path).unwrap();
+        let mut numbers = 0..;
+        for n in numbers.by_ref().take(2000) {
+            tx.send(&payload(n)).unwrap();
+            drop(rx.recv().unwrap());
+        }
+        // Room comes back when it is synced.
+        if synced && cfg!(feature = "fsync") {
+            rx.sync().unwrap();
+        }
+        let sent = numbers.take_while(|n| tx.try_send(&payload(*n)).is_ok());
+        let sent: Vec<u64> = sent.collect();
+        if synced && cfg!(feature = "fsync") {
+            tx.sync().unwrap();
+        }
+        std::fs::copy(&path, &copy).unwrap();
+        let (_tx, found) = open(&copy).unwrap();
+        assert!(!found.recovery().is_clean());
+        assert!(found.recovery().scan_time() > std::time::Duration::ZERO);
+        assert_eq!(found.recovery().kept(), sent.len() as u64);
+        for n in &sent {
+            assert_eq!(*found.try_recv().unwrap(), *payload(*n), "{n}");
+        }
+        assert_eq!(found.try_recv().unwrap_err(), TryRecvError::Empty);
+    }
+}

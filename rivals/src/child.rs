@@ -22,8 +22,8 @@ fn command(words: &[&str], dir: &Path) -> Command {
 /// No run takes so long, unless a message got lost.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs a child to its end, and gives the number that it ended with; `None` if it did not end.
-pub fn ask(words: &[&str], dir: &Path) -> Option<u64> {
+/// Runs a child to its end, and gives the numbers that it ended with; `None` if it did not end.
+pub fn ask<const N: usize>(words: &[&str], dir: &Path) -> Option<[u64; N]> {
     let mut child = command(words, dir).spawn().expect("a child");
     let began = Instant::now();
     // What it says fits into the pipe.
@@ -42,7 +42,9 @@ pub fn ask(words: &[&str], dir: &Path) -> Option<u64> {
     let mut stdout = child.stdout.take().expect("its output is piped");
     stdout.read_to_string(&mut text).expect("its output");
     assert!(status.success(), "{words:?}: {status}");
-    let answer = text.lines().last().and_then(|line| line.parse().ok());
+    let line = text.lines().last().unwrap_or_default();
+    let numbers: Option<Vec<u64>> = line.split(' ').map(|word| word.parse().ok()).collect();
+    let answer = numbers.and_then(|numbers| numbers.try_into().ok());
     Some(answer.unwrap_or_else(|| panic!("{words:?} answered {text:?}")))
 }
 

@@ -4,19 +4,19 @@ use super::*;
 use crate::format::{HEADER_LEN, PAGE_LEN, get_u64};
 use crate::memory::Medium;
 use crate::recovery::backlog::{Backlog, Item};
-use std::cell::RefCell;
+use crate::sync::Mutex;
 use std::io;
 
 /// A medium with pages that cannot be read until they are written whole.
 struct BadBlocks {
     medium: Simulated,
-    bad: RefCell<Vec<u64>>,
+    bad: Mutex<Vec<u64>>,
 }
 
 impl BadBlocks {
     fn check(&self, offset: u64, len: u64) -> io::Result<()> {
         let pages = offset / PAGE_LEN..(offset + len).div_ceil(PAGE_LEN);
-        if self.bad.borrow().iter().any(|bad| pages.contains(bad)) {
+        if self.bad.lock().iter().any(|bad| pages.contains(bad)) {
             let errno = rustix::io::Errno::IO.raw_os_error();
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -37,7 +37,7 @@ impl Medium for BadBlocks {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset + bytes.len() as u64;
         let whole = offset.div_ceil(PAGE_LEN)..end / PAGE_LEN;
-        self.bad.borrow_mut().retain(|bad| !whole.contains(bad));
+        self.bad.lock().retain(|bad| !whole.contains(bad));
         self.check(offset, bytes.len() as u64)?;
         self.medium.write_at(offset, bytes)
     }
@@ -75,7 +75,7 @@ fn a_page_that_cannot_be_read_hides_no_message_outside_of_it() {
     for page in 1..image.len() as u64 / PAGE_LEN {
         let medium = BadBlocks {
             medium: Simulated::new(image.clone()),
-            bad: RefCell::new(vec![page]),
+            bad: Mutex::new(vec![page]),
         };
         let recovered = recovery::recover(&medium, capacity, ACCEPT, &mut || {
             Ok([rng.next(), rng.next()])

@@ -120,7 +120,7 @@ impl std::ops::Deref for Lent {
 /// The same bytes as a file, for a single thread that does not trust them: recovery, and the
 /// delivery of what an earlier life left. Reads report a bad block as an error; a mapping would
 /// end the process.
-pub(crate) trait Medium {
+pub(crate) trait Medium: Sync {
     /// Bytes of the medium.
     fn len(&self) -> io::Result<u64>;
 

@@ -324,29 +324,30 @@ fn report_of(header: &Header, findings: &Findings) -> RecoveryReport {
             .iter()
             .map(|(offset, fault)| (*offset, fault.to_string()))
             .collect(),
+        scan_time: findings.scan_time,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
+    use crate::sync::Mutex;
 
     /// Bytes whose first write fails as a damaged block does, although all of them can be read.
-    struct FailsOnce(RefCell<(Vec<u8>, bool)>);
+    struct FailsOnce(Mutex<(Vec<u8>, bool)>);
 
     impl Medium for FailsOnce {
         fn len(&self) -> io::Result<u64> {
-            Ok(self.0.borrow().0.len() as u64)
+            Ok(self.0.lock().0.len() as u64)
         }
 
         fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-            bytes.copy_from_slice(&self.0.borrow().0[offset as usize..][..bytes.len()]);
+            bytes.copy_from_slice(&self.0.lock().0[offset as usize..][..bytes.len()]);
             Ok(())
         }
 
         fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-            let (content, failed) = &mut *self.0.borrow_mut();
+            let (content, failed) = &mut *self.0.lock();
             if !std::mem::replace(failed, true) {
                 return Err(rustix::io::Errno::IO.into());
             }
@@ -363,9 +364,9 @@ mod tests {
     fn a_failed_write_of_a_header_never_clears_a_page_that_can_be_read() {
         let capacity = 64 << 10;
         let content = vec![7; (HEADER_LEN + capacity) as usize];
-        let medium = FailsOnce(RefCell::new((content.clone(), false)));
+        let medium = FailsOnce(Mutex::new((content.clone(), false)));
         let error = write_header(&medium, capacity, 4096 + 64, &[1; 16]).unwrap_err();
         assert!(is_bad_block(&error));
-        assert!(medium.0.borrow().0 == content, "the page was changed");
+        assert!(medium.0.lock().0 == content, "the page was changed");
     }
 }

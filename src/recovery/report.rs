@@ -2,6 +2,7 @@
 
 use crate::format::checkpoint::Checkpoint;
 use std::fmt;
+use std::time::Duration;
 
 /// A place in the ring whose content is not what was sent.
 ///
@@ -82,6 +83,7 @@ pub struct RecoveryReport {
     pub(super) stepped_over: u64,
     pub(super) damaged: Vec<DamagedFrame>,
     pub(super) header_faults: Vec<(u64, String)>,
+    pub(super) scan_time: Duration,
 }
 
 impl RecoveryReport {
@@ -108,6 +110,7 @@ impl RecoveryReport {
         self.redelivered += file.redelivered;
         self.stepped_over += file.stepped_over;
         self.damaged.extend_from_slice(&file.damaged);
+        self.scan_time += file.scan_time;
         for (offset, fault) in &file.header_faults {
             let fault = match number {
                 0 => fault.clone(),
@@ -168,6 +171,13 @@ impl RecoveryReport {
     #[must_use]
     pub fn header_faults(&self) -> &[(u64, String)] {
         &self.header_faults
+    }
+
+    /// How long the scan took, which reads the messages in the file: zero where the last life ended in order. What is written
+    /// and synced behind it is not in it, and may take longer.
+    #[must_use]
+    pub fn scan_time(&self) -> Duration {
+        self.scan_time
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::Bounds;
 use super::verdict::{Evidence, Verdict, judge};
-use super::window::Window;
+use super::window::{AHEAD_FROM, Window};
 use crate::error::Error;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, Kind, State, Word1};
@@ -16,6 +16,7 @@ use crate::format::{PAGE_LEN, POSITION_MAX};
 use crate::memory::Medium;
 use crate::planted::planted;
 use std::io;
+use std::time::{Duration, Instant};
 
 /// A scan verifies at most so many times the ring. What channels write, torn or rotten, is verified a few
 /// times over; frames that a forger laid over each other could take days.
@@ -247,6 +248,8 @@ pub(super) struct Findings {
     pub(super) torn_tail: Option<u64>,
     /// Space at the head that a later lap had begun to reuse.
     pub(super) remains: Option<(u64, u64)>,
+    /// How long it took.
+    pub(super) scan_time: Duration,
 }
 
 impl Findings {
@@ -291,7 +294,27 @@ pub(super) fn scan(
     capacity: u64,
     bounds: Bounds,
 ) -> Result<Findings, Error> {
-    let mut window = Window::new(capacity);
+    let began = Instant::now();
+    let mut findings = if capacity < AHEAD_FROM {
+        scan_through(Window::new(capacity), medium, lives, checkpoint, bounds)
+    } else {
+        std::thread::scope(|scope| {
+            let window = Window::with_ahead(capacity, scope, medium);
+            scan_through(window, medium, lives, checkpoint, bounds)
+        })
+    }?;
+    findings.scan_time = began.elapsed();
+    Ok(findings)
+}
+
+fn scan_through(
+    mut window: Window,
+    medium: &dyn Medium,
+    lives: &Lives,
+    checkpoint: &Checkpoint,
+    bounds: Bounds,
+) -> Result<Findings, Error> {
+    let capacity = window.capacity();
     let mut scanner = Scanner {
         medium,
         lives,

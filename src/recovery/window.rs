@@ -3,10 +3,20 @@
 use crate::format::{HEADER_LEN, PAGE_LEN, get_u64};
 use crate::memory::Medium;
 use crate::planted::planted;
+use std::collections::VecDeque;
 use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{Builder, Scope};
 
 /// Bytes read at once. More would not stay in the cache of a core until they are looked at.
 const WINDOW_LEN: u64 = 256 * 1024;
+/// Bytes of a piece that is read ahead, between two windows: copying takes longer than looking. And how many at once.
+const AHEAD_LEN: u64 = 2 * WINDOW_LEN;
+const AHEAD: usize = 2;
+/// So many windows are read one behind the other before that begins.
+const ROW: u32 = 4;
+/// Bytes of the smallest ring for which a thread is started to do it.
+pub(super) const AHEAD_FROM: u64 = 16 * WINDOW_LEN;
 /// Where headers are at least so far from each other, the pages that have them are read, and not what lies between.
 const LEAP_LEN: u64 = 32 * 1024;
 
@@ -24,9 +34,98 @@ pub(super) struct Window {
     unreadable: Vec<u64>,
     /// Offset of the header that was asked for last.
     header: u64,
+    /// How many pieces in a row were the next one.
+    row: u32,
+    ahead: Option<Ahead>,
+}
+
+/// A piece of the ring.
+#[derive(Debug)]
+struct Piece {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// A thread that reads what comes next. What it cannot read is read again by who needs it, who knows what to do then.
+#[derive(Debug)]
+struct Ahead {
+    wanted: Sender<Piece>,
+    read: Receiver<(Piece, io::Result<()>)>,
+    /// The pieces that were asked for, in order, by offset and length.
+    asked: VecDeque<(u64, u64)>,
+    /// Buffers that nobody uses.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Ahead {
+    /// `None` if no thread can be started. It ends with this.
+    fn start<'scope>(scope: &'scope Scope<'scope, '_>, medium: &'scope dyn Medium) -> Option<Self> {
+        let (wanted, next) = channel::<Piece>();
+        let (done, read) = channel();
+        let body = move || {
+            for mut piece in next {
+                let result = medium.read_at(HEADER_LEN + piece.offset, &mut piece.bytes);
+                if done.send((piece, result)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = Builder::new().name("walchan-scan".to_owned());
+        thread.spawn_scoped(scope, body).ok()?;
+        Some(Ahead {
+            wanted,
+            read,
+            asked: VecDeque::new(),
+            spare: Vec::new(),
+        })
+    }
+
+    /// `false` if nobody reads any more.
+    fn ask(&mut self, offset: u64, len: u64) -> bool {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.resize(len as usize, 0);
+        let is_asked = self.wanted.send(Piece { offset, bytes }).is_ok();
+        if is_asked {
+            self.asked.push_back((offset, len));
+        }
+        is_asked
+    }
+
+    /// The next piece that was asked for, if it could be read.
+    fn take(&mut self) -> Option<Piece> {
+        self.asked.pop_front()?;
+        let (piece, result) = self.read.recv().ok()?;
+        match result {
+            Ok(()) => Some(piece),
+            Err(_) => {
+                self.spare.push(piece.bytes);
+                None
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        while !self.asked.is_empty() {
+            if let Some(piece) = self.take() {
+                self.spare.push(piece.bytes);
+            }
+        }
+    }
 }
 
 impl Window {
+    /// A window that has the next pieces read by another thread, as long as one comes behind the other.
+    pub(super) fn with_ahead<'scope>(
+        capacity: u64,
+        scope: &'scope Scope<'scope, '_>,
+        medium: &'scope dyn Medium,
+    ) -> Self {
+        Window {
+            ahead: Ahead::start(scope, medium),
+            ..Window::new(capacity)
+        }
+    }
+
     pub(super) fn new(capacity: u64) -> Self {
         Window {
             capacity,
@@ -35,7 +134,13 @@ impl Window {
             buffer: Vec::new(),
             unreadable: Vec::new(),
             header: 0,
+            row: 0,
+            ahead: None,
         }
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     /// Up to `len` bytes at `position`, at least 16, not across the end of the ring. `position` is a
@@ -78,15 +183,75 @@ impl Window {
     /// Forgets what was read: it may have changed.
     pub(super) fn forget(&mut self) {
         self.len = 0;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.forget();
+        }
+    }
+
+    /// The piece with 16 bytes at `offset`, if another thread reads it; else bytes that are to be read here, from the page of
+    /// `offset` on: no more than up to what that thread reads.
+    fn take_ahead(&mut self, offset: u64) -> Result<(), u64> {
+        let mask = self.capacity - 1;
+        let end = self.offset + self.len as u64;
+        let is_next = self.len > 0 && (offset.wrapping_sub(end) & mask) < LEAP_LEN;
+        self.row = if is_next { self.row + 1 } else { 0 };
+        let Some(ahead) = &mut self.ahead else {
+            return Err(WINDOW_LEN);
+        };
+        let Some(&(next, len)) = ahead.asked.front() else {
+            return Err(WINDOW_LEN);
+        };
+        if offset < next || offset + 16 > next + len {
+            let before = next.wrapping_sub(offset & !(PAGE_LEN - 1)) & mask;
+            if before > WINDOW_LEN {
+                ahead.forget();
+            }
+            return Err(before.min(WINDOW_LEN));
+        }
+        let piece = ahead.take().ok_or(WINDOW_LEN)?;
+        self.offset = piece.offset;
+        self.len = piece.bytes.len();
+        let spare = std::mem::replace(&mut self.buffer, piece.bytes);
+        ahead.spare.push(spare);
+        Ok(())
+    }
+
+    /// Has every other piece behind the window, which ends at `end`, read by the other thread, beginning with the next.
+    fn ask_ahead(&mut self, end: u64) {
+        let Some(ahead) = &mut self.ahead else { return };
+        let mask = self.capacity - 1;
+        while self.row >= ROW && ahead.asked.len() < AHEAD {
+            let next = match ahead.asked.back() {
+                Some((offset, len)) => offset + len + WINDOW_LEN,
+                None => end,
+            } & mask;
+            if !ahead.ask(next, AHEAD_LEN.min(self.capacity - next)) {
+                return;
+            }
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn load(&mut self, medium: &dyn Medium, offset: u64, len: u64) -> io::Result<()> {
+        let here = match len {
+            WINDOW_LEN => self.take_ahead(offset),
+            _ => Err(len),
+        };
+        let Err(len) = here else {
+            self.ask_ahead(self.offset + self.len as u64);
+            return Ok(());
+        };
         let start = offset & !(PAGE_LEN - 1);
-        let len = len.min(self.capacity - start) as usize;
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; WINDOW_LEN.min(self.capacity) as usize];
+        let len = len.min(self.capacity - start);
+        self.ask_ahead(start + len);
+        self.read(medium, start, len as usize)
+    }
+
+    fn read(&mut self, medium: &dyn Medium, start: u64, len: usize) -> io::Result<()> {
+        let whole = WINDOW_LEN.min(self.capacity) as usize;
+        if self.buffer.len() < whole {
+            self.buffer.resize(whole, 0);
         }
         let bytes = &mut self.buffer[..len];
         // Nothing, should it fail.
@@ -122,4 +287,116 @@ impl Window {
 pub(super) fn is_bad_block(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
         && !planted!("bad_block_ends_recovery")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::{AtomicU64, Ordering};
+    use std::thread::ThreadId;
+
+    const CAPACITY: u64 = 32 * WINDOW_LEN;
+
+    /// A ring whose words tell where they are, but for pages that cannot be read.
+    struct Numbered {
+        bad: Vec<u64>,
+        home: ThreadId,
+        elsewhere: AtomicU64,
+    }
+
+    impl Numbered {
+        fn new(bad: &[u64]) -> Self {
+            Numbered {
+                bad: bad.to_vec(),
+                home: std::thread::current().id(),
+                elsewhere: AtomicU64::new(0),
+            }
+        }
+
+        fn word(&self, offset: u64) -> u64 {
+            let is_bad = self.bad.contains(&(offset / PAGE_LEN));
+            if is_bad { 0 } else { !offset }
+        }
+    }
+
+    impl Medium for Numbered {
+        fn len(&self) -> io::Result<u64> {
+            Ok(HEADER_LEN + CAPACITY)
+        }
+
+        fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+            let offset = offset - HEADER_LEN;
+            let end = offset + bytes.len() as u64;
+            assert!(end <= CAPACITY);
+            if std::thread::current().id() != self.home {
+                self.elsewhere.fetch_add(1, Ordering::Relaxed);
+            }
+            if self
+                .bad
+                .iter()
+                .any(|bad| (offset / PAGE_LEN..end.div_ceil(PAGE_LEN)).contains(bad))
+            {
+                return Err(rustix::io::Errno::IO.into());
+            }
+            for (i, word) in bytes.chunks_exact_mut(8).enumerate() {
+                word.copy_from_slice(&self.word(offset + i as u64 * 8).to_le_bytes());
+            }
+            Ok(())
+        }
+
+        fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            unreachable!("a window only reads")
+        }
+
+        fn sync_written(&self) -> io::Result<()> {
+            unreachable!("a window only reads")
+        }
+    }
+
+    /// Looks at so many places, each `step` of the last one behind it.
+    fn look(medium: &Numbered, places: u64, step: impl Fn(u64) -> u64) {
+        std::thread::scope(|scope| {
+            let mut window = Window::with_ahead(CAPACITY, scope, medium);
+            let mut position = 5 * CAPACITY + PAGE_LEN / 2;
+            for place in 0..places {
+                let offset = position % CAPACITY;
+                let expected = [offset, offset + 8].map(|at| medium.word(at));
+                assert_eq!(window.words_at(medium, position).unwrap(), expected);
+                let bytes = window.at(medium, position, 48).unwrap();
+                for (i, word) in bytes.chunks_exact(8).enumerate() {
+                    assert_eq!(get_u64(word, 0), medium.word(offset + i as u64 * 8));
+                }
+                let is_bad = medium.bad.contains(&(offset / PAGE_LEN));
+                assert_eq!(window.is_unreadable(position), is_bad, "{offset}");
+                position += step(place);
+                if place % 5000 == 4999 {
+                    window.forget();
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_piece_is_the_same_whoever_reads_it() {
+        let pages = CAPACITY / PAGE_LEN;
+        for bad in [&[][..], &[0, 65, 66, 200, pages - 1]] {
+            let medium = Numbered::new(bad);
+            // One and a half laps, from one end of the ring to the other.
+            look(&medium, 3 * CAPACITY / 2 / 1040, |_| 1040);
+            assert!(medium.elsewhere.load(Ordering::Relaxed) >= 8);
+        }
+    }
+
+    #[test]
+    fn leaps_and_steps_back_find_what_is_there() {
+        let medium = Numbered::new(&[3, 100, 700]);
+        look(&medium, 20_000, |place| match place % 1009 {
+            0 => 40 * WINDOW_LEN,
+            1 => CAPACITY - 3 * WINDOW_LEN,
+            2..20 => LEAP_LEN + 16 * place,
+            20..500 => 1040,
+            n => 16 * (n % 40),
+        });
+        assert!(medium.elsewhere.load(Ordering::Relaxed) > 0);
+    }
 }

@@ -142,7 +142,7 @@ impl Peer {
                     eprintln!("{words:?} did not end, and counts as {:?}", child::PATIENCE);
                     child::PATIENCE
                 },
-                Duration::from_nanos,
+                |[nanos]| Duration::from_nanos(nanos),
             )
         });
         contender.at_most(most)
