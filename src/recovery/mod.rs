@@ -1,4 +1,4 @@
-//! Decides what an unknown file contains, and makes it safe to go on. Single-threaded; everything read
+//! Decides what an unknown file contains, and makes it safe to go on. One thread decides; another may read ahead for it. Everything read
 //! is hostile. The prose is `docs/recovery.md`.
 //!
 //! One path, whatever ended the last life: read the header, find the frames ([`scan`]), judge what
