@@ -117,7 +117,7 @@ impl std::ops::Deref for Lent {
     }
 }
 
-/// The same bytes as a file, for a single thread that does not trust them: recovery, and the
+/// The same bytes as a file, for those who do not trust them: recovery, one of whose threads reads ahead for the other, and the
 /// delivery of what an earlier life left. Reads report a bad block as an error; a mapping would
 /// end the process.
 pub(crate) trait Medium: Sync {
