@@ -261,7 +261,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     /// Lets senders get some way ahead, and looks again. A receiver that is faster than they are takes each message as soon as
     /// it is there, and with that the line that the next one is being written to: both lose, up to four fifths of their speed. So it
     /// waits twice as long each time, where messages come fast enough to be worth that, and half as long where they do not, or
-    /// where they are many; where it brings none it does not wait. Of a small channel nobody gets ahead.
+    /// where they are many; where it brings none it begins again. Of a small channel nobody gets ahead.
     fn look_again(&self, reading: &mut Reading<F>) -> Option<Incoming<F>> {
         let ring = reading.log.ring();
         if !ring.is_large() {

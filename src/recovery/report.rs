@@ -173,8 +173,9 @@ impl RecoveryReport {
         &self.header_faults
     }
 
-    /// How long the scan took, which reads the messages in the file: zero where the last life ended in order. What is written
-    /// and synced behind it is not in it, and may take longer.
+    /// How long the scan took, which reads the messages in the files: zero where the last life ended in order. What is written
+    /// and synced behind it is not in it, and may take longer; nor is a look at overflow files that turn out to be
+    /// unused. Reports are equal only if this is, too.
     #[must_use]
     pub fn scan_time(&self) -> Duration {
         self.scan_time

@@ -8,10 +8,11 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, Scope};
 
-/// Bytes read at once. More would not stay in the cache of a core until they are looked at.
+/// Bytes read at once. More would not stay in the cache of a core until they are looked at, in much of it.
 const WINDOW_LEN: u64 = 256 * 1024;
-/// Bytes of a piece that is read ahead, between two windows: copying takes longer than looking. And how many at once.
+/// Bytes of a piece that is read ahead, between two windows: copying takes longer than looking.
 const AHEAD_LEN: u64 = 2 * WINDOW_LEN;
+/// So many are asked for at once.
 const AHEAD: usize = 2;
 /// So many windows are read one behind the other before that begins.
 const ROW: u32 = 4;
@@ -34,7 +35,7 @@ pub(super) struct Window {
     unreadable: Vec<u64>,
     /// Offset of the header that was asked for last.
     header: u64,
-    /// How many pieces in a row were the next one.
+    /// How many windows and pieces came one behind the other, without a leap.
     row: u32,
     ahead: Option<Ahead>,
 }
@@ -203,7 +204,8 @@ impl Window {
         };
         if offset < next || offset + 16 > next + len {
             let before = next.wrapping_sub(offset & !(PAGE_LEN - 1)) & mask;
-            if before > WINDOW_LEN {
+            // As far as that it is where a piece could not be read.
+            if before > AHEAD_LEN + WINDOW_LEN {
                 ahead.forget();
             }
             return Err(before.min(WINDOW_LEN));
@@ -234,15 +236,15 @@ impl Window {
     #[cold]
     #[inline(never)]
     fn load(&mut self, medium: &dyn Medium, offset: u64, len: u64) -> io::Result<()> {
-        let here = match len {
-            WINDOW_LEN => self.take_ahead(offset),
-            _ => Err(len),
-        };
-        let Err(len) = here else {
+        let start = offset & !(PAGE_LEN - 1);
+        if len < WINDOW_LEN {
+            self.row = 0;
+            return self.read(medium, start, len as usize);
+        }
+        let Err(len) = self.take_ahead(offset) else {
             self.ask_ahead(self.offset + self.len as u64);
             return Ok(());
         };
-        let start = offset & !(PAGE_LEN - 1);
         let len = len.min(self.capacity - start);
         self.ask_ahead(start + len);
         self.read(medium, start, len as usize)
@@ -292,7 +294,8 @@ pub(super) fn is_bad_block(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::{AtomicU64, Ordering};
+    use crate::sync::Mutex;
+    use std::ops::Range;
     use std::thread::ThreadId;
 
     const CAPACITY: u64 = 32 * WINDOW_LEN;
@@ -301,7 +304,8 @@ mod tests {
     struct Numbered {
         bad: Vec<u64>,
         home: ThreadId,
-        elsewhere: AtomicU64,
+        /// What was read, and whether by another thread.
+        reads: Mutex<Vec<(Range<u64>, bool)>>,
     }
 
     impl Numbered {
@@ -309,8 +313,18 @@ mod tests {
             Numbered {
                 bad: bad.to_vec(),
                 home: std::thread::current().id(),
-                elsewhere: AtomicU64::new(0),
+                reads: Mutex::new(Vec::new()),
             }
+        }
+
+        /// Pieces that another thread read.
+        fn elsewhere(&self) -> usize {
+            self.reads.lock().iter().filter(|read| read.1).count()
+        }
+
+        fn bytes_read(&self) -> u64 {
+            let reads = self.reads.lock();
+            reads.iter().map(|(read, _)| read.end - read.start).sum()
         }
 
         fn word(&self, offset: u64) -> u64 {
@@ -328,9 +342,8 @@ mod tests {
             let offset = offset - HEADER_LEN;
             let end = offset + bytes.len() as u64;
             assert!(end <= CAPACITY);
-            if std::thread::current().id() != self.home {
-                self.elsewhere.fetch_add(1, Ordering::Relaxed);
-            }
+            let elsewhere = std::thread::current().id() != self.home;
+            self.reads.lock().push((offset..end, elsewhere));
             if self
                 .bad
                 .iter()
@@ -383,7 +396,7 @@ mod tests {
             let medium = Numbered::new(bad);
             // One and a half laps, from one end of the ring to the other.
             look(&medium, 3 * CAPACITY / 2 / 1040, |_| 1040);
-            assert!(medium.elsewhere.load(Ordering::Relaxed) >= 8);
+            assert!(medium.elsewhere() >= 8);
         }
     }
 
@@ -397,6 +410,58 @@ mod tests {
             20..500 => 1040,
             n => 16 * (n % 40),
         });
-        assert!(medium.elsewhere.load(Ordering::Relaxed) > 0);
+        assert!(medium.elsewhere() > 0);
+    }
+
+    /// The header at each of these steps from the last, and nothing else, by a second thread, too, or by one.
+    fn headers(medium: &Numbered, steps: &[u64], ahead: bool) {
+        std::thread::scope(|scope| {
+            let mut window = match ahead {
+                true => Window::with_ahead(CAPACITY, scope, medium),
+                false => Window::new(CAPACITY),
+            };
+            let mut offset = 0;
+            for step in steps.iter().cycle() {
+                let words = [offset, offset + 8].map(|at| medium.word(at));
+                assert_eq!(window.words_at(medium, offset).unwrap(), words);
+                offset += step;
+                if offset >= CAPACITY {
+                    return;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn nothing_is_read_ahead_where_headers_leap() {
+        for steps in [
+            [1 << 20, 8 << 10],
+            [1 << 20, 24 << 10],
+            [64 << 10, 40 << 10],
+        ] {
+            let (alone, both) = (Numbered::new(&[]), Numbered::new(&[]));
+            headers(&alone, &steps, false);
+            headers(&both, &steps, true);
+            assert_eq!(both.bytes_read(), alone.bytes_read(), "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_has_no_other_piece_read_twice() {
+        for bad in (0..CAPACITY / PAGE_LEN).step_by(97) {
+            let medium = Numbered::new(&[bad]);
+            headers(&medium, &[1040], true);
+            assert!(medium.elsewhere() > 0);
+            // Not in the piece that failed, nor at the start, where what is asked for behind the end of the ring lies.
+            let far = (2 * (AHEAD_LEN + WINDOW_LEN)..CAPACITY).step_by(PAGE_LEN as usize);
+            for page in far.filter(|page| page.abs_diff(bad * PAGE_LEN) >= AHEAD_LEN) {
+                let reads = medium.reads.lock();
+                let count = reads
+                    .iter()
+                    .filter(|(read, _)| read.contains(&page))
+                    .count();
+                assert_eq!(count, 1, "page at {page}, bad is {bad}");
+            }
+        }
     }
 }
