@@ -79,6 +79,7 @@ mod inner {
     pub(crate) use parking_lot::MutexGuard;
     use rustix::io::Errno;
     use rustix::thread::futex;
+    use std::cell::Cell;
     use std::ops::Range;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::Ordering;
@@ -147,6 +148,37 @@ mod inner {
     /// Lets other threads run.
     pub(crate) fn give_way() {
         std::thread::yield_now();
+    }
+
+    /// A number that no other thread of this process has, or had.
+    #[inline(always)]
+    pub(crate) fn thread_number() -> u64 {
+        thread_local!(static NUMBER: Cell<u64> = const { Cell::new(0) });
+        match NUMBER.get() {
+            0 => {
+                let number = new_number();
+                NUMBER.set(number);
+                number
+            }
+            number => number,
+        }
+    }
+
+    #[cold]
+    fn new_number() -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        // [O:thread_number] Relaxed: each gets another one; no data hangs on it.
+        LAST.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Waits for another thread that needs a few instructions, and perhaps a processor: ours, even if it would not get that
+    /// before us.
+    pub(crate) fn wait_turn(look: u32) {
+        match look {
+            0..64 => std::hint::spin_loop(),
+            64..128 => std::thread::yield_now(),
+            _ => std::thread::sleep(Duration::from_micros(50)),
+        }
     }
 
     /// One look before the announcement, where waiting is rare.
@@ -302,6 +334,19 @@ mod inner {
     }
 
     pub(crate) fn give_way() {}
+
+    pub(crate) fn thread_number() -> u64 {
+        static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        loom::thread_local! {
+            // [O:none] No part of the model: each thread gets another one.
+            static NUMBER: u64 = LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        }
+        NUMBER.with(|number| *number)
+    }
+
+    pub(crate) fn wait_turn(_look: u32) {
+        loom::thread::yield_now();
+    }
 
     pub(super) fn fence_whole() {
         // [O:none] The tag is at the use.

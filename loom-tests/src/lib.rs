@@ -5,6 +5,7 @@
 
 pub use loom::thread;
 pub use std::sync::Arc;
+pub use walchan::models::Bias;
 pub use walchan::models::{Chain, ChainReceived, ChainSetup, Handle, Held};
 pub use walchan::models::{Channel, Failure, Mode, Received, Receiver, Setup};
 pub use walchan::models::{Lease, Lessor};

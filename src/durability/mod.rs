@@ -204,7 +204,11 @@ impl<M: Memory> Log<M> {
     }
 
     fn is_synced_mode(&self) -> bool {
-        self.mode != Mode::FlushOnly
+        !matches!(self.mode, Mode::FlushOnly)
+    }
+
+    fn is_per_send(&self) -> bool {
+        matches!(self.mode, Mode::PerSend)
     }
 
     fn has_status(&self, bits: u32) -> bool {

@@ -1,6 +1,6 @@
 //! Receiving, acknowledging, and what comes back.
 
-use super::{Log, Mode, POISONED, Received, SENDERS_GONE};
+use super::{Log, POISONED, Received, SENDERS_GONE};
 use crate::memory::Memory;
 use crate::planted::planted;
 use crate::ring::{Frame, Reader, Seen};
@@ -11,7 +11,7 @@ impl<M: Memory> Log<M> {
     /// Takes the next message, if it is there. `None` says nothing: see [`Log::try_read`].
     #[inline(always)]
     pub(crate) fn try_read_next(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
-        if self.mode == Mode::PerSend || self.has_status(POISONED) {
+        if self.is_per_send() || self.has_status(POISONED) {
             return None;
         }
         match self.ring.read(reader, u64::MAX, buffer) {
@@ -26,7 +26,7 @@ impl<M: Memory> Log<M> {
         let ended = self.has_status(POISONED | SENDERS_GONE);
         let poisoned = ended && self.has_status(POISONED);
         // What a power cut could unsend is not shown; of a channel that failed, only what is durable.
-        let durable_only = (self.mode == Mode::PerSend || poisoned) && !planted!("unsynced_shown");
+        let durable_only = (self.is_per_send() || poisoned) && !planted!("unsynced_shown");
         let visible = if durable_only {
             self.commit()
         } else {

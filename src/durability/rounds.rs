@@ -66,7 +66,7 @@ impl<M: Memory> Log<M> {
                 });
                 continue;
             }
-            if self.mode == Mode::PerSend && matches!(goal, Goal::Commit(_)) {
+            if self.is_per_send() && matches!(goal, Goal::Commit(_)) {
                 self.gather(&role);
             }
             self.round(&mut role);
@@ -74,7 +74,7 @@ impl<M: Memory> Log<M> {
             // The commit and the permits are what those who wait for a hole to close look at, too.
             self.common.events.published.notify_behind_fence();
             self.common.events.room.notify_behind_fence();
-            if self.mode == Mode::PerSend {
+            if self.is_per_send() {
                 self.common.events.readable.notify_behind_fence();
             }
         }
@@ -237,7 +237,7 @@ impl<M: Memory> Log<M> {
             Ok(()) => self.completed(number, target, claims, &stored),
             Err(error) => self.common.poison(&error),
         }
-        if self.mode == Mode::PerSend {
+        if self.is_per_send() {
             lead.sync = began.elapsed();
             // Those that came meanwhile, and those that may come back now.
             let crowd = claims + self.ring.published_prefix(target).claims;

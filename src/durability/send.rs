@@ -28,7 +28,7 @@ impl<M: Memory> Log<M> {
     #[inline(always)]
     pub(crate) fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, Option<u32>> {
         let len = payload_len(payload);
-        if self.mode != Mode::FlushOnly
+        if self.is_synced_mode()
             || !self.ring.fits(len)
             || self.has_status(POISONED | RECEIVER_GONE)
         {
@@ -49,7 +49,7 @@ impl<M: Memory> Log<M> {
         let end = claim.end();
         let first = self.tells_commit(&claim);
         claim.publish(payload, crc, first);
-        self.ring.announce(self.mode != Mode::PerSend);
+        self.ring.announce(!self.is_per_send());
         if self.ahead > 0 {
             self.tell_keeper(end);
         }

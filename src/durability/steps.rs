@@ -52,7 +52,7 @@ impl<M: Memory> Log<M> {
         let payload = [IoSlice::new(payload)];
         let first = self.tells_commit(&claim);
         claim.publish(&payload, payload_crc(&payload), first);
-        self.ring.announce(self.mode != Mode::PerSend);
+        self.ring.announce(!self.is_per_send());
     }
 
     pub(crate) fn abandon_step(&self, claim: SetAside) {

@@ -1,10 +1,12 @@
-//! A value that one lessor and any number of leases keep, where giving a lease takes no locked operation.
+//! A value that one lessor and any number of leases keep, where giving a lease takes no locked operation, nor does ending it, in
+//! the thread that mostly does.
 //!
 //! The lessor counts the leases it gives in a cell of its own; each that ends takes 1 from a shared balance. When the lessor ends it
 //! adds what it has given, once: from then on the balance is the number of leases that are left. Until then it is 0 minus those
 //! that have ended, so the subtraction that leaves 0 comes after the lessor's end, and there is one; if none is left by then, it is the
 //! lessor's addition that leaves 0. Whoever leaves 0 is alone with the value.
 
+use super::bias::Bias;
 use crate::sync::{AtomicU64, Ordering, weaken};
 use std::cell::Cell;
 use std::fmt;
@@ -17,6 +19,8 @@ use std::ptr::NonNull;
 struct Shared<T> {
     value: T,
     balance: AtomicU64,
+    /// Of the subtractions.
+    bias: Bias,
 }
 
 /// Gives leases. There is one.
@@ -39,8 +43,11 @@ unsafe impl<T: Send + Sync> Sync for Lease<T> {}
 
 impl<T> Lessor<T> {
     pub(crate) fn new(value: T) -> Self {
-        let balance = AtomicU64::new(0);
-        let shared = Box::new(Shared { value, balance });
+        let shared = Box::new(Shared {
+            value,
+            balance: AtomicU64::new(0),
+            bias: Bias::new(),
+        });
         Lessor {
             shared: NonNull::from(Box::leak(shared)),
             given: Cell::new(0),
@@ -65,7 +72,9 @@ impl<T> Lessor<T> {
     fn settle(&self) -> Option<Box<Shared<T>>> {
         let given = self.given.get();
         // SAFETY: nobody drops it before this addition.
-        let balance = unsafe { &self.shared.as_ref().balance };
+        let Shared { balance, bias, .. } = unsafe { self.shared.as_ref() };
+        // Nobody is in a subtraction that is not a read-modify-write, nor will be.
+        bias.share();
         // [O:lessor_end] AcqRel: E17; what leases did is before their subtractions, and what we did before ours.
         let order = weaken!("lessor_end", Ordering::AcqRel);
         let left = balance.fetch_add(given, order).wrapping_add(given);
@@ -104,12 +113,13 @@ impl<T> Deref for Lease<T> {
 impl<T> Drop for Lease<T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: as in `deref`.
-        let balance = unsafe { &self.shared.as_ref().balance };
+        // SAFETY: as in `deref`; and if it is the bias that lets us subtract, the lessor waits until we are outside.
+        let Shared { balance, bias, .. } = unsafe { self.shared.as_ref() };
         // [O:lease_end] AcqRel: E17; what we did is before whoever leaves 0, and what others did is before us if we do.
         let order = weaken!("lease_end", Ordering::AcqRel);
-        if balance.fetch_sub(1, order) == 1 {
-            // SAFETY: made by `Box`, and nobody else uses it: the lessor has ended, and this was the last lease.
+        if bias.add(balance, 1u64.wrapping_neg(), order) == 1 {
+            // SAFETY: made by `Box`, and nobody else uses it: the lessor has ended, so it was a read-modify-write, and this was
+            // the last lease.
             drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
         }
     }

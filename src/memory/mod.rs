@@ -11,6 +11,7 @@
 
 #![allow(unsafe_code)] // the module for it: see each SAFETY
 
+pub(crate) mod bias;
 pub(crate) mod lease;
 
 #[cfg(not(all(loom, feature = "models")))]

@@ -5,10 +5,12 @@
 
 #![allow(missing_docs)] // it is for one reader
 
+mod bias;
 mod chain;
 mod files;
 mod lease;
 
+pub use bias::Bias;
 pub use chain::{
     Chain, ChainReceived, ChainReceiver, ChainSetup, Handle, Held, KEEPER_AHEAD, KEEPER_TIDY,
 };
@@ -74,6 +76,8 @@ pub struct Setup {
     pub bound: u64,
     pub commit_every: u64,
     pub senders: u64,
+    /// Whether the first thread that comes gets the biases; if not, there are fewer interleavings.
+    pub biases: bool,
 }
 
 impl Default for Setup {
@@ -85,6 +89,7 @@ impl Default for Setup {
             bound: u64::MAX,
             commit_every: 1,
             senders: 1,
+            biases: true,
         }
     }
 }
@@ -212,6 +217,9 @@ impl Channel {
         let common = common(setup.mode, setup.commit_every, setup.senders);
         let events = Arc::clone(&common.events);
         let ring = Ring::new(memory, layout, start_of_ring, events);
+        if !setup.biases {
+            ring.end_biases();
+        }
         let place = Place {
             stored,
             ahead: 0,

@@ -3,9 +3,10 @@
 use super::Ring;
 use crate::format::POSITION_MAX;
 use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc, payload_len};
+use crate::memory::bias::Alone;
 use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
-use crate::sync::{Ordering, weaken, weaken_fence};
+use crate::sync::{AtomicU64, Ordering, weaken, weaken_fence};
 use std::io::IoSlice;
 
 /// Why nothing could be claimed.
@@ -25,6 +26,21 @@ pub(crate) enum Room {
     Any,
     /// Where there was none at the last look, only a good part of all, for many claims. Of a small bound that is a single one.
     Much,
+}
+
+/// Puts `to` in the place of `from`, which may have been changed by others, unless we are alone with it. An error is what is there.
+#[inline(always)]
+fn change(number: &AtomicU64, from: u64, to: u64, alone: Option<&Alone<'_>>) -> Result<(), u64> {
+    if alone.is_some() {
+        // [O:front] Relaxed: as below; only we change it now.
+        number.store(to, Ordering::Relaxed);
+        return Ok(());
+    }
+    // [O:front] Relaxed, both: the tail shares out words (R2), what was in them is ordered by E4, and what we put there by
+    // E1; the other is a count.
+    number
+        .compare_exchange_weak(from, to, Ordering::Relaxed, Ordering::Relaxed)
+        .map(drop)
 }
 
 /// Words that belong to one producer, until it publishes. Dropped before, the claim is abandoned:
@@ -48,8 +64,9 @@ impl<M: Memory> Ring<M> {
             size <= self.frame_len_max,
             "a frame of {size} bytes never fits"
         );
+        let alone = self.front.bias.enter();
         let mut admitted = false;
-        // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true.
+        // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true; or nobody else changes it.
         let mut tail = self.front.tail.load(Ordering::Relaxed);
         loop {
             // The limit after the tail would allow what the limit before it forbids; both only grow,
@@ -62,6 +79,7 @@ impl<M: Memory> Ring<M> {
             let padding = self.layout.padding(tail, size);
             let end = tail + padding + size;
             if (end > limit && !planted!("limit_ignored")) || end >= POSITION_MAX {
+                drop(alone);
                 if admitted {
                     self.give_back_admission();
                 }
@@ -74,18 +92,11 @@ impl<M: Memory> Ring<M> {
             // Behind the look at the space: whoever waits for space takes nothing that it would have to
             // give back, and so wakes nobody, itself least of all.
             if !admitted {
-                self.admit(room)?;
+                self.admit(room, alone.as_ref())?;
                 admitted = true;
             }
-            // [O:tail] Relaxed, both: it shares out the words (R2); what was in them is ordered by
-            // E4, and what we put there by E1.
-            match self.front.tail.compare_exchange_weak(
-                tail,
-                end,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => {
+            match change(&self.front.tail, tail, end, alone.as_ref()) {
+                Ok(()) => {
                     let position = tail + padding;
                     return Ok(Claim {
                         ring: self,
@@ -101,19 +112,15 @@ impl<M: Memory> Ring<M> {
 
     /// Claims all that is left before the end, as padding, if nobody has. The next file is linked.
     pub(crate) fn seal(&self) {
+        // Nobody claims but by compare-exchange from now on.
+        self.front.bias.share();
         // [O:end_seal] Acquire: E13, pairs with [O:end]; the words up to the end are ours to write.
         let end = self.limit.end.load(weaken!("end_seal", Ordering::Acquire));
         // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true.
         let mut tail = self.front.tail.load(Ordering::Relaxed);
         while tail < end && end != u64::MAX {
-            // [O:tail] Relaxed, both: as in `claim`.
-            match self.front.tail.compare_exchange_weak(
-                tail,
-                end,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return self.fill(tail, end),
+            match change(&self.front.tail, tail, end, None) {
+                Ok(()) => return self.fill(tail, end),
                 Err(now) => tail = now,
             }
         }
@@ -136,7 +143,7 @@ impl<M: Memory> Ring<M> {
 
     /// Counts one message more, if the bound allows.
     #[inline(always)]
-    fn admit(&self, room: Room) -> Result<(), NoRoom> {
+    fn admit(&self, room: Room, alone: Option<&Alone<'_>>) -> Result<(), NoRoom> {
         // [O:counts] Relaxed, all of these: counts; no data hangs on them.
         let mut admitted = self.front.admitted.load(Ordering::Relaxed);
         loop {
@@ -157,22 +164,19 @@ impl<M: Memory> Ring<M> {
                 // [O:counts] Relaxed: as above.
                 self.front.seen_acknowledged.store(seen, Ordering::Relaxed);
             }
-            // [O:counts] Relaxed, both: as above.
-            match self.front.admitted.compare_exchange_weak(
-                admitted,
-                admitted + 1,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Ok(()),
+            match change(&self.front.admitted, admitted, admitted + 1, alone) {
+                Ok(()) => return Ok(()),
                 Err(now) => admitted = now,
             }
         }
     }
 
     fn give_back_admission(&self) {
+        let front = &self.front;
         // [O:counts] Relaxed: as above.
-        self.front.admitted.fetch_sub(1, Ordering::Relaxed);
+        front
+            .bias
+            .add(&front.admitted, 1u64.wrapping_neg(), Ordering::Relaxed);
         // Another sender may have been refused because of us.
         if self.bound != u64::MAX {
             self.events.room.notify();
@@ -280,7 +284,7 @@ impl<M: Memory> Drop for Claim<'_, M> {
 
 impl<M: Memory> Ring<M> {
     /// Wakes those who wait for a published frame; the receiver only if it may look at it already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn announce(&self, readable: bool) {
         // [O:publish_fence] SeqCst: E8, pairs with [O:wait_fence]; the publication before it, the look
         // for waiters behind. One fence for both events, and for the timer's flags.

@@ -38,6 +38,7 @@ pub(crate) use read::{Frame, Reader, Seen};
 use crate::format::frame;
 use crate::format::incarnations::{Life, Lives};
 use crate::memory::Memory;
+use crate::memory::bias::Bias;
 use crate::sync::{Arc, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
 use std::collections::BTreeSet;
 use wait::Events;
@@ -66,6 +67,8 @@ struct Front {
     admitted: AtomicU64,
     /// `Back::acknowledged` as a producer last saw it.
     seen_acknowledged: AtomicU64,
+    /// Of those who claim.
+    bias: Bias,
 }
 
 /// How far producers may go.
@@ -104,6 +107,8 @@ struct Back {
     advancers: AtomicU32,
     /// Messages acknowledged in this life.
     acknowledged: AtomicU64,
+    /// Of those who count them.
+    bias: Bias,
 }
 
 /// The shared state of a ring over some memory.
@@ -146,6 +151,7 @@ impl<M: Memory> Ring<M> {
                 tail: AtomicU64::new(start.tail),
                 admitted: AtomicU64::new(start.unacknowledged),
                 seen_acknowledged: AtomicU64::new(0),
+                bias: Bias::new(),
             }),
             limit: CachePadded(Limit {
                 limit: AtomicU64::new(start.limit),
@@ -160,11 +166,19 @@ impl<M: Memory> Ring<M> {
                 head: AtomicU64::new(start.head),
                 advancers: AtomicU32::new(0),
                 acknowledged: AtomicU64::new(0),
+                bias: Bias::new(),
             }),
             damage: Mutex::new(BTreeSet::new()),
             barrier: AtomicU64::new(u64::MAX),
             events,
         }
+    }
+
+    /// Everybody changes the numbers by read-modify-writes from now on.
+    #[cfg(all(loom, feature = "models"))]
+    pub(crate) fn end_biases(&self) {
+        self.front.bias.share();
+        self.back.bias.share();
     }
 
     pub(crate) fn memory(&self) -> &M {
@@ -254,10 +268,13 @@ impl<M: Memory> Ring<M> {
         if counted == found {
             return;
         }
+        let front = &self.front;
         // [O:counts] Relaxed: a count; no data hangs on it. Wraps where more was found.
-        self.front
-            .admitted
-            .fetch_add(found.wrapping_sub(counted), Ordering::Relaxed);
+        front.bias.add(
+            &front.admitted,
+            found.wrapping_sub(counted),
+            Ordering::Relaxed,
+        );
         self.events.room.notify();
     }
 

@@ -289,7 +289,8 @@ impl<M: Memory> Ring<M> {
         );
         // [O:acknowledged] Release: E15, pairs with [O:acknowledged_read]; what it counts is before it.
         let release = weaken!("acknowledged", Ordering::Release);
-        self.back.acknowledged.fetch_add(1, release) + 1
+        let back = &self.back;
+        back.bias.add(&back.acknowledged, 1, release) + 1
     }
 
     /// Writes an acknowledged filler over `[position, end)`, which lies in one life and does not cross

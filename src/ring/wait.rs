@@ -77,6 +77,7 @@ impl Event {
     }
 
     /// Wakes every thread that waits, after a change that may be what it waits for.
+    #[inline]
     pub(crate) fn notify(&self) {
         // [O:notify_fence] SeqCst: E8, pairs with [O:wait_fence]; the change before it, the look behind.
         weaken_fence!("notify_fence", self.fences.frequent());
@@ -84,11 +85,19 @@ impl Event {
     }
 
     /// The same, where the caller has made one of these fences since the change.
+    #[inline(always)]
     pub(crate) fn notify_behind_fence(&self) {
         // [O:announced_look] Relaxed: the fences order it (E8).
+        if self.announced.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
         // [O:announced_taken] Acquire: E8, pairs with [O:announced]; the generation grows behind the reading of whoever
         // announced itself.
-        if self.announced.load(Ordering::Relaxed) && self.announced.swap(false, Ordering::Acquire) {
+        if self.announced.swap(false, Ordering::Acquire) {
             // [O:generation] Release: E8, pairs with [O:generation_read]; what it is notified of is there.
             self.generation.advance(Ordering::Release);
         }

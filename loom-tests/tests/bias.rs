@@ -1,0 +1,80 @@
+//! The bias: who may do without locked operations, until when.
+
+#![cfg(loom)]
+#![allow(clippy::unwrap_used)]
+
+use loom::cell::UnsafeCell;
+use loom_tests::{Arc, Bias, model, thread};
+
+/// What is only touched by whoever is alone, or behind the end of the bias.
+#[derive(Debug)]
+struct Guarded {
+    bias: Bias,
+    cell: UnsafeCell<()>,
+}
+
+impl Guarded {
+    fn new() -> Arc<Self> {
+        Arc::new(Guarded {
+            bias: Bias::new(),
+            cell: UnsafeCell::new(()),
+        })
+    }
+
+    fn write(&self) {
+        self.cell.with_mut(|_| ());
+    }
+}
+
+// Threads: the one that has the bias, which goes in twice, and one that takes it away and then does the same without. Neither may be
+// there while the other is, nor without having seen what it did.
+#[test]
+fn nobody_else_is_there_with_the_bias() {
+    model(
+        "nobody_else_is_there_with_the_bias",
+        "a bias is taken away: whoever was alone is outside by then, and all it did is seen",
+        || {
+            let guarded = Guarded::new();
+            let other = {
+                let guarded = Arc::clone(&guarded);
+                thread::spawn(move || {
+                    guarded.bias.share();
+                    guarded.write();
+                })
+            };
+            for _ in 0..2 {
+                guarded.bias.alone(|| guarded.write());
+            }
+            other.join().unwrap();
+            assert!(!guarded.bias.alone(|| ()));
+        },
+    );
+}
+
+// Threads: the one that has the bias, one that takes it away, and one that may find that. What was done inside must be seen by the
+// last one, which waited for nobody.
+#[test]
+fn the_end_of_a_bias_hands_on_what_was_done() {
+    model(
+        "the_end_of_a_bias_hands_on_what_was_done",
+        "a thread finds a bias ended by another one: it sees what was done before",
+        || {
+            let guarded = Guarded::new();
+            let ends = {
+                let guarded = Arc::clone(&guarded);
+                thread::spawn(move || guarded.bias.share())
+            };
+            let finds = {
+                let guarded = Arc::clone(&guarded);
+                thread::spawn(move || {
+                    if guarded.bias.is_shared() {
+                        guarded.cell.with(|_| ());
+                    }
+                })
+            };
+            guarded.bias.alone(|| guarded.write());
+            ends.join().unwrap();
+            finds.join().unwrap();
+        },
+    );
+}

@@ -1,0 +1,142 @@
+//! What one thread does most of the time, without locked operations; any other thread may do it, too, and then all do it with them.
+//!
+//! The first thread that comes has the bias: it goes in and out by plain stores, and is alone while it is inside. The first
+//! other one takes the bias away, for ever, and waits until nobody is inside; from then on everybody uses read-modify-writes. To go in
+//! is Dekker's mutual exclusion, whose fence only one side pays for (E18 in `docs/protocol.md`).
+//!
+//! Sources: Kawachiya, Koseki, Onodera, "Lock Reservation: Java Locks Can Mostly Do Without Atomic Operations" (OOPSLA 2002);
+//! Dice, Huang, Yang, "Asymmetric Dekker Synchronization" (2001).
+
+use crate::sync::{
+    AtomicBool, AtomicU64, Fences, Ordering, thread_number, wait_turn, weaken, weaken_fence,
+};
+
+/// Threads have the numbers between.
+const NOBODY: u64 = 0;
+const ENDING: u64 = u64::MAX - 1;
+const SHARED: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub(crate) struct Bias {
+    /// The number of the thread that has it, or one of the above: each later one than the one before.
+    owner: AtomicU64,
+    /// Written by that thread only.
+    inside: AtomicBool,
+}
+
+/// Nobody else is here, nor uses the read-modify-writes, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Alone<'a> {
+    bias: &'a Bias,
+}
+
+impl Drop for Alone<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // [O:bias_leave] Release: E18, pairs with [O:bias_inside]; what was done inside is before it.
+        let leave = weaken!("bias_leave", Ordering::Release);
+        self.bias.inside.store(false, leave);
+    }
+}
+
+impl Bias {
+    pub(crate) fn new() -> Self {
+        Bias {
+            owner: AtomicU64::new(NOBODY),
+            inside: AtomicBool::new(false),
+        }
+    }
+
+    #[inline(always)]
+    fn owner(&self) -> u64 {
+        // [O:bias_owner] Acquire: E18, pairs with [O:bias_shared]; what was done inside is before.
+        self.owner.load(weaken!("bias_owner", Ordering::Acquire))
+    }
+
+    /// Whether it has ended.
+    #[cfg(all(loom, feature = "models"))]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.owner() == SHARED
+    }
+
+    /// `None`: others may be here, by read-modify-writes. Not called by a thread that is inside.
+    #[inline(always)]
+    pub(crate) fn enter(&self) -> Option<Alone<'_>> {
+        let owner = self.owner();
+        if owner == SHARED {
+            return None;
+        }
+        let me = thread_number();
+        if owner != me && !self.is_first(me) {
+            self.share();
+            return None;
+        }
+        // [O:bias_enter] Relaxed: the fence orders it, and what follows.
+        self.inside.store(true, Ordering::Relaxed);
+        let alone = Alone { bias: self };
+        // [O:bias_fence] SeqCst: E18, pairs with [O:bias_share_fence]; going in before it, the look behind.
+        weaken_fence!("bias_fence", Fences::Lopsided.frequent());
+        // [O:bias_look] Relaxed: the fences order it.
+        (self.owner.load(Ordering::Relaxed) == me).then_some(alone)
+    }
+
+    #[cold]
+    fn is_first(&self, me: u64) -> bool {
+        // [O:bias_take] Relaxed, both: whoever comes first; there is nothing before it.
+        self.owner
+            .compare_exchange(NOBODY, me, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Takes the bias away, and waits until nobody is inside: for a few instructions of another thread, and for a processor on
+    /// which it can go on.
+    #[cold]
+    pub(crate) fn share(&self) {
+        let mut owner = self.owner();
+        if owner == SHARED {
+            return;
+        }
+        while owner < ENDING {
+            // [O:bias_take] Relaxed, both: the fence orders it, and what follows.
+            match self.owner.compare_exchange_weak(
+                owner,
+                ENDING,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => owner = now,
+            }
+        }
+        // [O:bias_share_fence] SeqCst: E18, pairs with [O:bias_fence]; the end of the bias before it, the look inside behind.
+        weaken_fence!("bias_share_fence", Fences::Lopsided.rare());
+        let mut looks = 0;
+        // [O:bias_inside] Acquire: E18, pairs with [O:bias_leave].
+        while self.inside.load(weaken!("bias_inside", Ordering::Acquire)) {
+            wait_turn(looks);
+            looks += 1;
+        }
+        // [O:bias_shared] Release: E18, pairs with [O:bias_owner]; hands on what the wait has seen.
+        let shared = weaken!("bias_shared", Ordering::Release);
+        self.owner.store(SHARED, shared);
+    }
+
+    /// Adds to a number that is only changed in this way, or behind [`Bias::share`]. Wraps. Returns what it was.
+    #[inline(always)]
+    pub(crate) fn add(&self, number: &AtomicU64, more: u64, order: Ordering) -> u64 {
+        let Some(_alone) = self.enter() else {
+            // [O:forwarded] The order is the caller's.
+            return number.fetch_add(more, order);
+        };
+        // [O:bias_number] Relaxed: only we change it now.
+        let before = number.load(Ordering::Relaxed);
+        // [O:none] As far as a store has the caller's order.
+        let order = match order {
+            Ordering::AcqRel => Ordering::Release,
+            order => order,
+        };
+        // [O:forwarded] The order is the caller's.
+        number.store(before.wrapping_add(more), order);
+        before
+    }
+}
