@@ -172,13 +172,17 @@ mod inner {
     }
 
     /// Waits for another thread that needs a few instructions, and perhaps a processor: ours, even if it would not get that
-    /// before us.
-    pub(crate) fn wait_turn(look: u32) {
+    /// before us. Tells whether it has been long.
+    pub(crate) fn wait_turn(look: u32) -> bool {
         match look {
             0..64 => std::hint::spin_loop(),
             64..128 => std::thread::yield_now(),
-            _ => std::thread::sleep(Duration::from_micros(50)),
+            _ => {
+                std::thread::sleep(Duration::from_micros(50));
+                return true;
+            }
         }
+        false
     }
 
     /// One look before the announcement, where waiting is rare.
@@ -344,8 +348,9 @@ mod inner {
         NUMBER.with(|number| *number)
     }
 
-    pub(crate) fn wait_turn(_look: u32) {
+    pub(crate) fn wait_turn(_look: u32) -> bool {
         loom::thread::yield_now();
+        false
     }
 
     pub(super) fn fence_whole() {

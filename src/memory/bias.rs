@@ -22,6 +22,8 @@ pub(crate) struct Bias {
     owner: AtomicU64,
     /// Written by that thread only.
     inside: AtomicBool,
+    /// Which has its threads: a forked child has only a copy of what they were about.
+    process: u32,
 }
 
 /// Nobody else is here, nor uses the read-modify-writes, until this is dropped.
@@ -44,6 +46,7 @@ impl Bias {
         Bias {
             owner: AtomicU64::new(NOBODY),
             inside: AtomicBool::new(false),
+            process: std::process::id(),
         }
     }
 
@@ -113,7 +116,10 @@ impl Bias {
         let mut looks = 0;
         // [O:bias_inside] Acquire: E18, pairs with [O:bias_leave].
         while self.inside.load(weaken!("bias_inside", Ordering::Acquire)) {
-            wait_turn(looks);
+            let is_long = wait_turn(looks);
+            if is_long && std::process::id() != self.process {
+                break;
+            }
             looks += 1;
         }
         // [O:bias_shared] Release: E18, pairs with [O:bias_owner]; hands on what the wait has seen.
@@ -138,5 +144,53 @@ impl Bias {
         // [O:forwarded] The order is the caller's.
         number.store(before.wrapping_add(more), order);
         before
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn no_addition_is_lost_where_a_bias_ends() {
+        for _ in 0..300 {
+            let (bias, number) = (Bias::new(), AtomicU64::new(0));
+            let start = Barrier::new(3);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        start.wait();
+                        for _ in 0..100 {
+                            bias.add(&number, 1, Ordering::Relaxed);
+                        }
+                    });
+                }
+            });
+            assert_eq!(number.into_inner(), 300);
+        }
+    }
+
+    #[test]
+    fn one_thread_keeps_it() {
+        let bias = Bias::new();
+        for _ in 0..3 {
+            assert!(bias.enter().is_some());
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(bias.enter().is_none()));
+        });
+        assert!(bias.enter().is_none());
+    }
+
+    #[test]
+    fn a_forked_child_waits_for_no_thread_of_its_parent() {
+        let bias = Bias {
+            owner: AtomicU64::new(thread_number() + 1),
+            inside: AtomicBool::new(true),
+            process: std::process::id() + 1,
+        };
+        bias.share();
+        assert!(bias.enter().is_none());
     }
 }
