@@ -534,3 +534,38 @@ fn a_large_ring_that_is_full_is_recovered() {
         assert_eq!(found.try_recv().unwrap_err(), TryRecvError::Empty);
     }
 }
+
+/// Whichever thread looks at a payload first.
+#[test]
+fn a_flipped_bit_is_found_anywhere_in_a_large_ring() {
+    const RING_LEN: u64 = 8 << 20;
+    const LEN: usize = 1008;
+    const FRAME_LEN: u64 = 1024;
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("q"), dir.path().join("copy"));
+    let open =
+        |path: &Path| walchan::bytes_sync_channel_with_options(path, 1 << 20, ring(RING_LEN));
+    let (tx, _rx) = open(&path).unwrap();
+    let sent = (0..).take_while(|n| tx.try_send(&[*n as u8; LEN]).is_ok());
+    let sent: Vec<u64> = sent.collect();
+    std::fs::copy(&path, &copy).unwrap();
+    // One message of each 40 KiB, in its last byte.
+    let is_flipped = |n: &u64| n % 40 == 7;
+    patch(&copy, |bytes| {
+        for n in sent.iter().filter(|n| is_flipped(n)) {
+            bytes[HEADER + ((n + 1) * FRAME_LEN) as usize - 1] ^= 0x10;
+        }
+    });
+    let (_tx, found) = open(&copy).unwrap();
+    let report = found.recovery();
+    let damaged = report.damaged().iter().map(|frame| frame.position());
+    let flipped = sent.iter().filter(|n| is_flipped(n));
+    let flipped = flipped.map(|n| n * FRAME_LEN);
+    assert!(damaged.eq(flipped));
+    assert!(sent.len() > 8000);
+    for n in sent.iter().filter(|n| !is_flipped(n)) {
+        assert_eq!(*found.try_recv().unwrap(), [*n as u8; LEN], "{n}");
+    }
+    assert_eq!(found.try_recv().unwrap_err(), TryRecvError::Empty);
+}

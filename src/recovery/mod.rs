@@ -1,10 +1,11 @@
-//! Decides what an unknown file contains, and makes it safe to go on. One thread decides; another may read ahead for it. Everything read
+//! Decides what an unknown file contains, and makes it safe to go on. One thread decides; another may read ahead and compute CRCs for it. Everything read
 //! is hostile. The prose is `docs/recovery.md`.
 //!
 //! One path, whatever ended the last life: read the header, find the frames ([`scan`]), judge what
 //! is between them ([`verdict`]), and only then write, in an order in which a crash at any step,
 //! and again, is harmless ([`repair`]).
 
+mod ahead;
 pub(crate) mod backlog;
 mod repair;
 mod report;

@@ -115,14 +115,13 @@ impl Scanner<'_> {
         if len == 0 {
             return Ok(frame::crc(&[]));
         }
-        let part = self
-            .window
-            .at(self.medium, position + FRAME_HEADER_LEN, len)?;
+        let at = position + FRAME_HEADER_LEN;
+        let part = self.window.at(self.medium, at, len)?;
         if part.len() as u64 == len {
             if let Some(to) = to {
                 to.extend_from_slice(part);
             }
-            return Ok(frame::crc(part));
+            return Ok(self.window.crc(at, len));
         }
         self.payload_in_parts(position, len, to)
     }
@@ -299,7 +298,7 @@ pub(super) fn scan(
         scan_through(Window::new(capacity), medium, lives, checkpoint, bounds)
     } else {
         std::thread::scope(|scope| {
-            let window = Window::with_ahead(capacity, scope, medium);
+            let window = Window::with_ahead(capacity, scope, medium, lives);
             scan_through(window, medium, lives, checkpoint, bounds)
         })
     }?;

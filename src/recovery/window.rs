@@ -1,16 +1,18 @@
 //! Reads the ring by position, a window at a time, and survives bad blocks.
 
+use super::ahead::{Ahead, Notes};
+use crate::format::frame;
+use crate::format::incarnations::Lives;
 use crate::format::{HEADER_LEN, PAGE_LEN, get_u64};
 use crate::memory::Medium;
 use crate::planted::planted;
-use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{Builder, Scope};
+use std::thread::Scope;
 
 /// Bytes read at once. More would not stay in the cache of a core until they are looked at, in much of it.
 const WINDOW_LEN: u64 = 256 * 1024;
-/// Bytes of a piece that is read ahead, between two windows: copying takes longer than looking.
+/// Bytes of a piece that is read ahead, between two windows, where headers are enough: copying takes longer than looking. Where CRCs are
+/// computed, by both threads, it has those of a window.
 const AHEAD_LEN: u64 = 2 * WINDOW_LEN;
 /// So many are asked for at once.
 const AHEAD: usize = 2;
@@ -31,6 +33,8 @@ pub(super) struct Window {
     len: usize,
     /// They are at its start. What is behind them is left of other places.
     buffer: Vec<u8>,
+    /// CRCs of some of them.
+    notes: Notes,
     /// Ring offsets of the pages that could not be read; they show as zeros.
     unreadable: Vec<u64>,
     /// Offset of the header that was asked for last.
@@ -40,89 +44,16 @@ pub(super) struct Window {
     ahead: Option<Ahead>,
 }
 
-/// A piece of the ring.
-#[derive(Debug)]
-struct Piece {
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-/// A thread that reads what comes next. What it cannot read is read again by who needs it, who knows what to do then.
-#[derive(Debug)]
-struct Ahead {
-    wanted: Sender<Piece>,
-    read: Receiver<(Piece, io::Result<()>)>,
-    /// The pieces that were asked for, in order, by offset and length.
-    asked: VecDeque<(u64, u64)>,
-    /// Buffers that nobody uses.
-    spare: Vec<Vec<u8>>,
-}
-
-impl Ahead {
-    /// `None` if no thread can be started. It ends with this.
-    fn start<'scope>(scope: &'scope Scope<'scope, '_>, medium: &'scope dyn Medium) -> Option<Self> {
-        let (wanted, next) = channel::<Piece>();
-        let (done, read) = channel();
-        let body = move || {
-            for mut piece in next {
-                let result = medium.read_at(HEADER_LEN + piece.offset, &mut piece.bytes);
-                if done.send((piece, result)).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = Builder::new().name("walchan-scan".to_owned());
-        thread.spawn_scoped(scope, body).ok()?;
-        Some(Ahead {
-            wanted,
-            read,
-            asked: VecDeque::new(),
-            spare: Vec::new(),
-        })
-    }
-
-    /// `false` if nobody reads any more.
-    fn ask(&mut self, offset: u64, len: u64) -> bool {
-        let mut bytes = self.spare.pop().unwrap_or_default();
-        bytes.resize(len as usize, 0);
-        let is_asked = self.wanted.send(Piece { offset, bytes }).is_ok();
-        if is_asked {
-            self.asked.push_back((offset, len));
-        }
-        is_asked
-    }
-
-    /// The next piece that was asked for, if it could be read.
-    fn take(&mut self) -> Option<Piece> {
-        self.asked.pop_front()?;
-        let (piece, result) = self.read.recv().ok()?;
-        match result {
-            Ok(()) => Some(piece),
-            Err(_) => {
-                self.spare.push(piece.bytes);
-                None
-            }
-        }
-    }
-
-    fn forget(&mut self) {
-        while !self.asked.is_empty() {
-            if let Some(piece) = self.take() {
-                self.spare.push(piece.bytes);
-            }
-        }
-    }
-}
-
 impl Window {
     /// A window that has the next pieces read by another thread, as long as one comes behind the other.
     pub(super) fn with_ahead<'scope>(
         capacity: u64,
         scope: &'scope Scope<'scope, '_>,
         medium: &'scope dyn Medium,
+        lives: &'scope Lives,
     ) -> Self {
         Window {
-            ahead: Ahead::start(scope, medium),
+            ahead: Ahead::start(capacity, scope, medium, lives),
             ..Window::new(capacity)
         }
     }
@@ -133,6 +64,7 @@ impl Window {
             offset: 0,
             len: 0,
             buffer: Vec::new(),
+            notes: Notes::default(),
             unreadable: Vec::new(),
             header: 0,
             row: 0,
@@ -149,10 +81,20 @@ impl Window {
     pub(super) fn at(&mut self, medium: &dyn Medium, position: u64, len: u64) -> io::Result<&[u8]> {
         let offset = position & (self.capacity - 1);
         if !self.covers(offset) {
-            self.load(medium, offset, WINDOW_LEN)?;
+            self.load(medium, position, WINDOW_LEN, true)?;
         }
         let bytes = &self.buffer[(offset - self.offset) as usize..self.len];
         Ok(&bytes[..bytes.len().min(usize::try_from(len).unwrap_or(usize::MAX))])
+    }
+
+    /// The CRC of the `len` bytes at `position`, all of which `at` gave last.
+    #[inline]
+    pub(super) fn crc(&mut self, position: u64, len: u64) -> u32 {
+        let at = (position & (self.capacity - 1)) - self.offset;
+        match self.notes.crc(at, len) {
+            Some(crc) => crc,
+            None => frame::crc(&self.buffer[at as usize..self.len][..len as usize]),
+        }
     }
 
     /// The two words at `position`, around which nothing else may be of use.
@@ -161,7 +103,8 @@ impl Window {
         let offset = position & (self.capacity - 1);
         if !self.covers(offset) {
             let leaps = offset.saturating_sub(self.header) >= LEAP_LEN && self.len > 0;
-            self.load(medium, offset, if leaps { PAGE_LEN } else { WINDOW_LEN })?;
+            let len = if leaps { PAGE_LEN } else { WINDOW_LEN };
+            self.load(medium, position, len, false)?;
         }
         self.header = offset;
         let from = (offset - self.offset) as usize;
@@ -184,6 +127,7 @@ impl Window {
     /// Forgets what was read: it may have changed.
     pub(super) fn forget(&mut self) {
         self.len = 0;
+        self.notes.clear();
         if let Some(ahead) = &mut self.ahead {
             ahead.forget();
         }
@@ -202,6 +146,7 @@ impl Window {
         let Some(&(next, len)) = ahead.asked.front() else {
             return Err(WINDOW_LEN);
         };
+        let next = next & mask;
         if offset < next || offset + 16 > next + len {
             let before = next.wrapping_sub(offset & !(PAGE_LEN - 1)) & mask;
             // As far as that it is where a piece could not be read.
@@ -210,24 +155,26 @@ impl Window {
             }
             return Err(before.min(WINDOW_LEN));
         }
-        let piece = ahead.take().ok_or(WINDOW_LEN)?;
-        self.offset = piece.offset;
+        let mut piece = ahead.take().ok_or(WINDOW_LEN)?;
+        self.offset = next;
         self.len = piece.bytes.len();
-        let spare = std::mem::replace(&mut self.buffer, piece.bytes);
-        ahead.spare.push(spare);
+        std::mem::swap(&mut self.buffer, &mut piece.bytes);
+        std::mem::swap(&mut self.notes, &mut piece.notes);
+        ahead.spare.push(piece);
         Ok(())
     }
 
-    /// Has every other piece behind the window, which ends at `end`, read by the other thread, beginning with the next.
-    fn ask_ahead(&mut self, end: u64) {
+    /// Has every other piece from `end` on read by the other thread, beginning with that, for one who does or does not verify.
+    fn ask_ahead(&mut self, end: u64, verify: bool) {
         let Some(ahead) = &mut self.ahead else { return };
-        let mask = self.capacity - 1;
         while self.row >= ROW && ahead.asked.len() < AHEAD {
             let next = match ahead.asked.back() {
-                Some((offset, len)) => offset + len + WINDOW_LEN,
+                Some((position, len)) => position + len + WINDOW_LEN,
                 None => end,
-            } & mask;
-            if !ahead.ask(next, AHEAD_LEN.min(self.capacity - next)) {
+            };
+            let to_end = self.capacity - (next & (self.capacity - 1));
+            let len = if verify { WINDOW_LEN } else { AHEAD_LEN };
+            if !ahead.ask(next, len.min(to_end), verify) {
                 return;
             }
         }
@@ -235,18 +182,27 @@ impl Window {
 
     #[cold]
     #[inline(never)]
-    fn load(&mut self, medium: &dyn Medium, offset: u64, len: u64) -> io::Result<()> {
-        let start = offset & !(PAGE_LEN - 1);
+    fn load(
+        &mut self,
+        medium: &dyn Medium,
+        position: u64,
+        len: u64,
+        verify: bool,
+    ) -> io::Result<()> {
+        let page = position & !(PAGE_LEN - 1);
+        let offset = position & (self.capacity - 1);
+        let start = page & (self.capacity - 1);
         if len < WINDOW_LEN {
             self.row = 0;
             return self.read(medium, start, len as usize);
         }
         let Err(len) = self.take_ahead(offset) else {
-            self.ask_ahead(self.offset + self.len as u64);
+            let read = self.offset + self.len as u64 - offset;
+            self.ask_ahead(position + read, verify);
             return Ok(());
         };
         let len = len.min(self.capacity - start);
-        self.ask_ahead(start + len);
+        self.ask_ahead(page + len, verify);
         self.read(medium, start, len as usize)
     }
 
@@ -258,6 +214,7 @@ impl Window {
         let bytes = &mut self.buffer[..len];
         // Nothing, should it fail.
         self.len = 0;
+        self.notes.clear();
         self.offset = start;
         match medium.read_at(HEADER_LEN + start, bytes) {
             Ok(()) => {
@@ -294,13 +251,20 @@ pub(super) fn is_bad_block(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::frame::{FRAME_HEADER_LEN, State, salt_from};
+    use crate::format::incarnations::Life;
     use crate::sync::Mutex;
     use std::ops::Range;
     use std::thread::ThreadId;
 
     const CAPACITY: u64 = 32 * WINDOW_LEN;
 
-    /// A ring whose words tell where they are, but for pages that cannot be read.
+    /// Bytes of the frames.
+    const FRAME_LEN: u64 = 1024;
+    /// Of the first.
+    const START: u64 = 5 * CAPACITY;
+
+    /// A ring of frames, whose words tell where they are, but for pages that cannot be read.
     struct Numbered {
         bad: Vec<u64>,
         home: ThreadId,
@@ -329,7 +293,12 @@ mod tests {
 
         fn word(&self, offset: u64) -> u64 {
             let is_bad = self.bad.contains(&(offset / PAGE_LEN));
-            if is_bad { 0 } else { !offset }
+            match offset % FRAME_LEN {
+                _ if is_bad => 0,
+                0 => frame::word0(START + offset, salt_from(1), State::Delivered(0)),
+                8 => (FRAME_LEN - FRAME_HEADER_LEN) | 1 << 30,
+                _ => !offset,
+            }
         }
     }
 
@@ -366,11 +335,21 @@ mod tests {
         }
     }
 
+    fn lives() -> Lives {
+        Lives::first(Life {
+            start: 0,
+            salt: salt_from(1),
+            tag: 2,
+            number: 1,
+        })
+    }
+
     /// Looks at so many places, each `step` of the last one behind it.
     fn look(medium: &Numbered, places: u64, step: impl Fn(u64) -> u64) {
+        let lives = lives();
         std::thread::scope(|scope| {
-            let mut window = Window::with_ahead(CAPACITY, scope, medium);
-            let mut position = 5 * CAPACITY + PAGE_LEN / 2;
+            let mut window = Window::with_ahead(CAPACITY, scope, medium, &lives);
+            let mut position = START + PAGE_LEN / 2;
             for place in 0..places {
                 let offset = position % CAPACITY;
                 let expected = [offset, offset + 8].map(|at| medium.word(at));
@@ -400,6 +379,41 @@ mod tests {
         }
     }
 
+    /// Payloads whose CRCs another thread tells one who looks at all frames, in order, or at headers only.
+    fn payloads_noted(verify: bool) -> u64 {
+        let medium = Numbered::new(&[100]);
+        let lives = lives();
+        let len = FRAME_LEN - FRAME_HEADER_LEN;
+        let mut noted = 0;
+        std::thread::scope(|scope| {
+            let mut window = Window::with_ahead(CAPACITY, scope, &medium, &lives);
+            for position in (START..START + CAPACITY).step_by(FRAME_LEN as usize) {
+                let at = position + FRAME_HEADER_LEN;
+                if verify {
+                    window.at(&medium, position, FRAME_HEADER_LEN).unwrap();
+                    let payload = window.at(&medium, at, len).unwrap().to_vec();
+                    assert_eq!(window.crc(at, len), frame::crc(&payload));
+                } else {
+                    window.words_at(&medium, position).unwrap();
+                }
+                let at = at % CAPACITY - window.offset;
+                noted += u64::from(window.notes.crc(at, len).is_some());
+            }
+        });
+        noted
+    }
+
+    #[test]
+    fn half_of_the_payloads_have_their_crc_from_another_thread() {
+        let frames = CAPACITY / FRAME_LEN;
+        assert!((frames / 3..frames * 2 / 3).contains(&payloads_noted(true)));
+    }
+
+    #[test]
+    fn where_headers_are_enough_nobody_computes_a_crc() {
+        assert_eq!(payloads_noted(false), 0);
+    }
+
     #[test]
     fn leaps_and_steps_back_find_what_is_there() {
         let medium = Numbered::new(&[3, 100, 700]);
@@ -415,9 +429,10 @@ mod tests {
 
     /// The header at each of these steps from the last, and nothing else, by a second thread, too, or by one.
     fn headers(medium: &Numbered, steps: &[u64], ahead: bool) {
+        let lives = lives();
         std::thread::scope(|scope| {
             let mut window = match ahead {
-                true => Window::with_ahead(CAPACITY, scope, medium),
+                true => Window::with_ahead(CAPACITY, scope, medium, &lives),
                 false => Window::new(CAPACITY),
             };
             let mut offset = 0;
