@@ -2,6 +2,7 @@
 
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::arc_with_non_send_sync)] // the threads of a model take turns
 
 use loom::cell::UnsafeCell;
 use loom_tests::{Arc, Bias, model, thread};
