@@ -388,7 +388,7 @@ impl BytesReceiver {
         }
     }
 
-    /// Receives a message if there is one. Never waits.
+    /// Receives a message if there is one. Does not wait for one.
     ///
     /// # Errors
     ///

@@ -271,7 +271,7 @@ impl<T, C: Codec<T>> Receiver<T, C> {
         }
     }
 
-    /// Receives a message if there is one. Never waits.
+    /// Receives a message if there is one. Does not wait for one.
     ///
     /// # Errors
     ///

@@ -172,17 +172,13 @@ mod inner {
     }
 
     /// Waits for another thread that needs a few instructions, and perhaps a processor: ours, even if it would not get that
-    /// before us. Tells whether it has been long.
-    pub(crate) fn wait_turn(look: u32) -> bool {
+    /// before us.
+    pub(crate) fn wait_turn(look: u32) {
         match look {
             0..64 => std::hint::spin_loop(),
             64..128 => std::thread::yield_now(),
-            _ => {
-                std::thread::sleep(Duration::from_micros(50));
-                return true;
-            }
+            _ => std::thread::sleep(Duration::from_micros(50)),
         }
-        false
     }
 
     /// One look before the announcement, where waiting is rare.
@@ -348,9 +344,8 @@ mod inner {
         NUMBER.with(|number| *number)
     }
 
-    pub(crate) fn wait_turn(_look: u32) -> bool {
+    pub(crate) fn wait_turn(_look: u32) {
         loom::thread::yield_now();
-        false
     }
 
     pub(super) fn fence_whole() {

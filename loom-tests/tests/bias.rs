@@ -22,6 +22,13 @@ impl Guarded {
         })
     }
 
+    /// The calling thread has the bias.
+    fn taken() -> Arc<Self> {
+        let guarded = Guarded::new();
+        assert!(guarded.bias.alone(|| ()));
+        guarded
+    }
+
     fn write(&self) {
         self.cell.with_mut(|_| ());
     }
@@ -35,7 +42,7 @@ fn nobody_else_is_there_with_the_bias() {
         "nobody_else_is_there_with_the_bias",
         "a bias is taken away: whoever was alone is outside by then, and all it did is seen",
         || {
-            let guarded = Guarded::new();
+            let guarded = Guarded::taken();
             let other = {
                 let guarded = Arc::clone(&guarded);
                 thread::spawn(move || {
@@ -60,7 +67,7 @@ fn the_end_of_a_bias_hands_on_what_was_done() {
         "the_end_of_a_bias_hands_on_what_was_done",
         "a thread finds a bias ended by another one: it sees what was done before",
         || {
-            let guarded = Guarded::new();
+            let guarded = Guarded::taken();
             let ends = {
                 let guarded = Arc::clone(&guarded);
                 thread::spawn(move || guarded.bias.share())
@@ -75,6 +82,48 @@ fn the_end_of_a_bias_hands_on_what_was_done() {
             };
             guarded.bias.alone(|| guarded.write());
             ends.join().unwrap();
+            finds.join().unwrap();
+        },
+    );
+}
+
+// Threads: two that come first. Either gets the bias, and the other one ends it; they are not there together.
+#[test]
+fn one_of_two_that_come_first_is_alone() {
+    model(
+        "one_of_two_that_come_first_is_alone",
+        "two threads come to a bias that nobody has: they are not alone at once",
+        || {
+            let guarded = Guarded::new();
+            let other = {
+                let guarded = Arc::clone(&guarded);
+                thread::spawn(move || guarded.bias.alone(|| guarded.write()))
+            };
+            guarded.bias.alone(|| guarded.write());
+            other.join().unwrap();
+            assert!(guarded.bias.is_shared());
+        },
+    );
+}
+
+// Threads: the one that has the bias, and ends it itself, and one that may find that, and sees what was done.
+#[test]
+fn who_ends_its_own_bias_hands_on_what_it_did() {
+    model(
+        "who_ends_its_own_bias_hands_on_what_it_did",
+        "a thread finds a bias ended by the one that had it: it sees what was done before",
+        || {
+            let guarded = Guarded::taken();
+            let finds = {
+                let guarded = Arc::clone(&guarded);
+                thread::spawn(move || {
+                    if guarded.bias.is_shared() {
+                        guarded.cell.with(|_| ());
+                    }
+                })
+            };
+            assert!(guarded.bias.alone(|| guarded.write()));
+            guarded.bias.share();
             finds.join().unwrap();
         },
     );

@@ -183,3 +183,45 @@ fn the_bound_is_never_exceeded() {
         },
     );
 }
+
+// Threads: the one producer, and the keeper, which seals the file without having claimed there. The tail must not go back behind the
+// padding, whose words are nobody else's.
+#[test]
+fn a_seal_waits_for_who_claims_alone() {
+    model(
+        "a_seal_waits_for_who_claims_alone",
+        "a producer that claims with its bias beside one that seals: no words are given twice",
+        || {
+            let log = channel(flush_only());
+            log.claim(0).unwrap().publish(b"");
+            log.close_end();
+            let keeper = spawn(&log, |log| log.seal());
+            let claimed = log.claim(0).map(|claim| claim.publish(b"")).is_some();
+            keeper.join().unwrap();
+            assert_eq!(log.tail(), 128);
+            let mut receiver = log.receiver();
+            let mut seen = 0;
+            while let Some(Received::Message { .. }) = log.try_receive(&mut receiver) {
+                seen += 1;
+            }
+            assert_eq!(seen, 1 + u64::from(claimed));
+        },
+    );
+}
+
+// Threads: the one producer, and the receiver, which finds that a message was damaged that recovery had counted. No count may be lost.
+#[test]
+fn counts_are_corrected_beside_a_claim() {
+    model(
+        "counts_are_corrected_beside_a_claim",
+        "a producer that claims with its bias beside a correction of the count: both count",
+        || {
+            let log = channel(flush_only());
+            log.claim(0).unwrap().publish(b"");
+            let receiver = spawn(&log, |log| log.correct_counts(1, 0));
+            log.claim(0).unwrap().publish(b"");
+            receiver.join().unwrap();
+            assert_eq!(log.unacknowledged(), 1);
+        },
+    );
+}

@@ -1,4 +1,4 @@
-//! What one thread does most of the time, without locked operations; any other thread may do it, too, and then all do it with them.
+//! What one thread does alone, without locked operations, until another one does it, too: then all do it with them.
 //!
 //! The first thread that comes has the bias: it goes in and out by plain stores, and is alone while it is inside. The first
 //! other one takes the bias away, for ever, and waits until nobody is inside; from then on everybody uses read-modify-writes. To go in
@@ -7,9 +7,7 @@
 //! Sources: Kawachiya, Koseki, Onodera, "Lock Reservation: Java Locks Can Mostly Do Without Atomic Operations" (OOPSLA 2002);
 //! Dice, Huang, Yang, "Asymmetric Dekker Synchronization" (2001).
 
-use crate::sync::{
-    AtomicBool, AtomicU64, Fences, Ordering, thread_number, wait_turn, weaken, weaken_fence,
-};
+use crate::sync::{AtomicU64, Fences, Ordering, thread_number, wait_turn, weaken, weaken_fence};
 
 /// Threads have the numbers between.
 const NOBODY: u64 = 0;
@@ -20,10 +18,8 @@ const SHARED: u64 = u64::MAX;
 pub(crate) struct Bias {
     /// The number of the thread that has it, or one of the above: each later one than the one before.
     owner: AtomicU64,
-    /// Written by that thread only.
-    inside: AtomicBool,
-    /// Which has its threads: a forked child has only a copy of what they were about.
-    process: u32,
+    /// 1 or 0; written by that thread only.
+    inside: AtomicU64,
 }
 
 /// Nobody else is here, nor uses the read-modify-writes, until this is dropped.
@@ -37,7 +33,7 @@ impl Drop for Alone<'_> {
     fn drop(&mut self) {
         // [O:bias_leave] Release: E18, pairs with [O:bias_inside]; what was done inside is before it.
         let leave = weaken!("bias_leave", Ordering::Release);
-        self.bias.inside.store(false, leave);
+        self.bias.inside.store(0, leave);
     }
 }
 
@@ -45,8 +41,7 @@ impl Bias {
     pub(crate) fn new() -> Self {
         Bias {
             owner: AtomicU64::new(NOBODY),
-            inside: AtomicBool::new(false),
-            process: std::process::id(),
+            inside: AtomicU64::new(0),
         }
     }
 
@@ -75,7 +70,7 @@ impl Bias {
             return None;
         }
         // [O:bias_enter] Relaxed: the fence orders it, and what follows.
-        self.inside.store(true, Ordering::Relaxed);
+        self.inside.store(1, Ordering::Relaxed);
         let alone = Alone { bias: self };
         // [O:bias_fence] SeqCst: E18, pairs with [O:bias_share_fence]; going in before it, the look behind.
         weaken_fence!("bias_fence", Fences::Lopsided.frequent());
@@ -96,30 +91,28 @@ impl Bias {
     #[cold]
     pub(crate) fn share(&self) {
         let mut owner = self.owner();
-        if owner == SHARED {
-            return;
-        }
         while owner < ENDING {
-            // [O:bias_take] Relaxed, both: the fence orders it, and what follows.
-            match self.owner.compare_exchange_weak(
-                owner,
-                ENDING,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
+            // Nobody is inside if nobody else can be.
+            let is_ours = owner == NOBODY || owner == thread_number();
+            let next = if is_ours { SHARED } else { ENDING };
+            // [O:bias_end] Release, on success: E18, pairs with [O:bias_owner]: if it is shared now, what we did inside is before.
+            let end = weaken!("bias_end", Ordering::Release);
+            // [O:bias_owner] Acquire, on failure: as in `enter`.
+            let found = weaken!("bias_owner", Ordering::Acquire);
+            match self.owner.compare_exchange_weak(owner, next, end, found) {
+                Ok(_) => owner = next,
                 Err(now) => owner = now,
             }
+        }
+        if owner == SHARED {
+            return;
         }
         // [O:bias_share_fence] SeqCst: E18, pairs with [O:bias_fence]; the end of the bias before it, the look inside behind.
         weaken_fence!("bias_share_fence", Fences::Lopsided.rare());
         let mut looks = 0;
         // [O:bias_inside] Acquire: E18, pairs with [O:bias_leave].
-        while self.inside.load(weaken!("bias_inside", Ordering::Acquire)) {
-            let is_long = wait_turn(looks);
-            if is_long && std::process::id() != self.process {
-                break;
-            }
+        while self.inside.load(weaken!("bias_inside", Ordering::Acquire)) != 0 {
+            wait_turn(looks);
             looks += 1;
         }
         // [O:bias_shared] Release: E18, pairs with [O:bias_owner]; hands on what the wait has seen.
@@ -177,17 +170,6 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| assert!(bias.enter().is_none()));
         });
-        assert!(bias.enter().is_none());
-    }
-
-    #[test]
-    fn a_forked_child_waits_for_no_thread_of_its_parent() {
-        let bias = Bias {
-            owner: AtomicU64::new(thread_number() + 1),
-            inside: AtomicBool::new(true),
-            process: std::process::id() + 1,
-        };
-        bias.share();
         assert!(bias.enter().is_none());
     }
 }

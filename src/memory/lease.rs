@@ -1,5 +1,5 @@
-//! A value that one lessor and any number of leases keep, where giving a lease takes no locked operation, nor does ending it, in
-//! the thread that mostly does.
+//! A value that one lessor and any number of leases keep, where giving a lease takes no locked operation, nor does ending it, as
+//! long as one thread ends them all.
 //!
 //! The lessor counts the leases it gives in a cell of its own; each that ends takes 1 from a shared balance. When the lessor ends it
 //! adds what it has given, once: from then on the balance is the number of leases that are left. Until then it is 0 minus those
@@ -27,6 +27,8 @@ struct Shared<T> {
 pub(crate) struct Lessor<T> {
     shared: NonNull<Shared<T>>,
     given: Cell<u64>,
+    /// The process that it is of.
+    process: u32,
 }
 
 /// Keeps the value.
@@ -51,6 +53,7 @@ impl<T> Lessor<T> {
         Lessor {
             shared: NonNull::from(Box::leak(shared)),
             given: Cell::new(0),
+            process: std::process::id(),
         }
     }
 
@@ -62,7 +65,8 @@ impl<T> Lessor<T> {
         }
     }
 
-    /// Gives no more. The value, if no lease is left.
+    /// Gives no more. The value, if no lease is left. In a forked child it stays for ever: it is the parent's, and a thread
+    /// that was about to end a lease is not there to be waited for.
     pub(crate) fn end(self) -> Option<T> {
         let shared = std::mem::ManuallyDrop::new(self).settle()?;
         Some(shared.value)
@@ -70,6 +74,9 @@ impl<T> Lessor<T> {
 
     /// Called once.
     fn settle(&self) -> Option<Box<Shared<T>>> {
+        if self.process != std::process::id() {
+            return None;
+        }
         let given = self.given.get();
         // SAFETY: nobody drops it before this addition.
         let Shared { balance, bias, .. } = unsafe { self.shared.as_ref() };
@@ -170,5 +177,14 @@ mod tests {
             }
             assert_eq!(Arc::strong_count(&value), 1);
         }
+    }
+
+    #[test]
+    fn in_a_forked_child_it_stays() {
+        let value = Arc::new(());
+        let mut lessor = Lessor::new(Arc::clone(&value));
+        lessor.process += 1;
+        drop(lessor);
+        assert_eq!(Arc::strong_count(&value), 2);
     }
 }

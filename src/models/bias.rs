@@ -6,12 +6,8 @@ use crate::memory::bias;
 pub struct Bias(bias::Bias);
 
 impl Bias {
-    /// The calling thread has it.
-    #[allow(clippy::new_without_default)] // it takes a thread
     pub fn new() -> Self {
-        let bias = bias::Bias::new();
-        drop(bias.enter());
-        Bias(bias)
+        Bias(bias::Bias::new())
     }
 
     /// Does something if the thread can be alone; tells whether it could.

@@ -376,6 +376,11 @@ impl Channel {
         self.log.seal();
     }
 
+    /// What recovery counted, and what the receiver found of that.
+    pub fn correct_counts(&self, counted: u64, found: u64) {
+        self.log.ring().correct_counts(counted, found);
+    }
+
     pub fn hold_back(&self, position: u64) {
         self.log.ring().hold_back(position);
     }

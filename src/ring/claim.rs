@@ -195,7 +195,7 @@ impl<M: Memory> Ring<M> {
     ) {
         let word = self.layout.word(position);
         let salt = self.life_at(position).salt;
-        // SAFETY: R3: these words are the caller's since its compare-exchange on the tail, or since it was
+        // SAFETY: R3: these words are the caller's since it moved the tail (R2), or since it was
         // given the damage that they hold, and until the store below; E4 orders whatever others did
         // with them before. `memory` checks the bounds.
         unsafe {

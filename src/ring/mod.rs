@@ -13,7 +13,7 @@
 //! Invariants (the argument is in `docs/protocol.md`):
 //!
 //! * **R1** `head <= cursor <= tail <= limit <= head + capacity`.
-//! * **R2** The words of `[tail, limit)` belong to nobody; the compare-exchange that moves the tail gives
+//! * **R2** The words of `[tail, limit)` belong to nobody; the compare-exchange that moves the tail, or the store of one who is alone, gives
 //!   them to one producer.
 //! * **R3** From the claim until the store of its first word a frame's words belong to its producer;
 //!   nobody else touches them, except that the receiver and a leader may load the first.
