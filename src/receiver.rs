@@ -238,7 +238,7 @@ impl<T, C: Codec<T>> Receiver<T, C> {
             match C::decode_caught(payload.bytes(), SEALED) {
                 Ok(value) => Ok(Delivery::new(value, Receipt::new(channel.lease(), held))),
                 Err(cause) => Err(RecvError::Undecodable(Undecodable {
-                    deliveries: held.deliveries as u32,
+                    deliveries: held.deliveries,
                     left: Left::new(channel, held, payload.bytes()),
                     cause,
                 })),

@@ -68,7 +68,7 @@ impl PartialEq for Left {
 #[derive(Debug, PartialEq)]
 pub struct Undecodable {
     pub(crate) left: Left,
-    pub(crate) deliveries: u32,
+    pub(crate) deliveries: u64,
     pub(crate) cause: CodecError,
 }
 
@@ -95,7 +95,7 @@ impl Undecodable {
     /// cut may take back what was counted since the last sync.
     #[must_use]
     pub fn deliveries(&self) -> u32 {
-        self.deliveries
+        self.deliveries as u32
     }
 
     /// Acknowledges the message: it is gone.
