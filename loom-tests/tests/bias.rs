@@ -17,7 +17,7 @@ struct Guarded {
 impl Guarded {
     fn new() -> Arc<Self> {
         Arc::new(Guarded {
-            bias: Bias::new(),
+            bias: Bias::default(),
             cell: UnsafeCell::new(()),
         })
     }

@@ -5,11 +5,13 @@ use crate::memory::bias;
 #[derive(Debug)]
 pub struct Bias(bias::Bias);
 
-impl Bias {
-    pub fn new() -> Self {
+impl Default for Bias {
+    fn default() -> Self {
         Bias(bias::Bias::new())
     }
+}
 
+impl Bias {
     /// Does something if the thread can be alone; tells whether it could.
     pub fn alone(&self, body: impl FnOnce()) -> bool {
         let alone = self.0.enter();
