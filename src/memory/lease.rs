@@ -7,6 +7,7 @@
 //! lessor's addition that leaves 0. Whoever leaves 0 is alone with the value.
 
 use super::bias::Bias;
+use crate::planted::planted;
 use crate::sync::{AtomicU64, Ordering, weaken};
 use std::cell::Cell;
 use std::fmt;
@@ -74,7 +75,7 @@ impl<T> Lessor<T> {
 
     /// Called once.
     fn settle(&self) -> Option<Box<Shared<T>>> {
-        if self.process != std::process::id() {
+        if self.process != std::process::id() && !planted!("child_closes") {
             return None;
         }
         let given = self.given.get();
