@@ -32,6 +32,20 @@ impl Guarded {
     fn write(&self) {
         self.cell.with_mut(|_| ());
     }
+
+    fn spawn(self: &Arc<Self>, body: impl FnOnce(&Self) + 'static) -> thread::JoinHandle<()> {
+        let guarded = Arc::clone(self);
+        thread::spawn(move || body(&guarded))
+    }
+
+    /// A thread that reads if it finds the bias ended, and waits for nobody.
+    fn spawn_finder(self: &Arc<Self>) -> thread::JoinHandle<()> {
+        self.spawn(|guarded| {
+            if guarded.bias.is_shared() {
+                guarded.cell.with(|_| ());
+            }
+        })
+    }
 }
 
 // Threads: the one that has the bias, which goes in twice, and one that takes it away and then does the same without. Neither may be
@@ -43,13 +57,10 @@ fn nobody_else_is_there_with_the_bias() {
         "a bias is taken away: whoever was alone is outside by then, and all it did is seen",
         || {
             let guarded = Guarded::taken();
-            let other = {
-                let guarded = Arc::clone(&guarded);
-                thread::spawn(move || {
-                    guarded.bias.share();
-                    guarded.write();
-                })
-            };
+            let other = guarded.spawn(|guarded| {
+                guarded.bias.share();
+                guarded.write();
+            });
             for _ in 0..2 {
                 guarded.bias.alone(|| guarded.write());
             }
@@ -68,18 +79,8 @@ fn the_end_of_a_bias_hands_on_what_was_done() {
         "a thread finds a bias ended by another one: it sees what was done before",
         || {
             let guarded = Guarded::taken();
-            let ends = {
-                let guarded = Arc::clone(&guarded);
-                thread::spawn(move || guarded.bias.share())
-            };
-            let finds = {
-                let guarded = Arc::clone(&guarded);
-                thread::spawn(move || {
-                    if guarded.bias.is_shared() {
-                        guarded.cell.with(|_| ());
-                    }
-                })
-            };
+            let ends = guarded.spawn(|guarded| guarded.bias.share());
+            let finds = guarded.spawn_finder();
             guarded.bias.alone(|| guarded.write());
             ends.join().unwrap();
             finds.join().unwrap();
@@ -95,10 +96,9 @@ fn one_of_two_that_come_first_is_alone() {
         "two threads come to a bias that nobody has: they are not alone at once",
         || {
             let guarded = Guarded::new();
-            let other = {
-                let guarded = Arc::clone(&guarded);
-                thread::spawn(move || guarded.bias.alone(|| guarded.write()))
-            };
+            let other = guarded.spawn(|guarded| {
+                guarded.bias.alone(|| guarded.write());
+            });
             guarded.bias.alone(|| guarded.write());
             other.join().unwrap();
             assert!(guarded.bias.is_shared());
@@ -114,14 +114,7 @@ fn who_ends_its_own_bias_hands_on_what_it_did() {
         "a thread finds a bias ended by the one that had it: it sees what was done before",
         || {
             let guarded = Guarded::taken();
-            let finds = {
-                let guarded = Arc::clone(&guarded);
-                thread::spawn(move || {
-                    if guarded.bias.is_shared() {
-                        guarded.cell.with(|_| ());
-                    }
-                })
-            };
+            let finds = guarded.spawn_finder();
             assert!(guarded.bias.alone(|| guarded.write()));
             guarded.bias.share();
             finds.join().unwrap();
