@@ -6,7 +6,6 @@ use crate::durability::Wait;
 use crate::error::{
     Error, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
-use crate::memory::Lent;
 use crate::message_id::MessageId;
 use crate::options::{Durability, ReceiverOptions};
 use crate::receiver::Receiving;
@@ -226,13 +225,6 @@ impl BytesSyncSender {
     }
 }
 
-/// Where the bytes of a delivery are.
-enum Bytes {
-    Lent(Lent),
-    /// What an earlier life left is read from the file, so that a bad block is an error.
-    Copied(Vec<u8>),
-}
-
 /// Received bytes, in the channel's file: they are borrowed, until this is dropped, which acknowledges them.
 ///
 /// As a [`Delivery`](crate::Delivery) in all but that it derefs to bytes. Each keeps its channel, and with it the mapping, open. The
@@ -252,20 +244,11 @@ enum Bytes {
 /// # Ok::<(), walchan::Error>(())
 /// ```
 pub struct BytesDelivery {
-    bytes: Bytes,
+    payload: Payload,
     receipt: Receipt,
 }
 
 impl BytesDelivery {
-    fn new(receipt: Receipt, payload: Payload<'_>) -> Self {
-        BytesDelivery {
-            bytes: match payload {
-                Payload::Lent(lent) => Bytes::Lent(lent),
-                Payload::Copied(bytes) => Bytes::Copied(std::mem::take(bytes)),
-            },
-            receipt,
-        }
-    }
 
     /// Acknowledges, as dropping does, and tells whether the channel still works; as [`Delivery::ack`](crate::Delivery::ack).
     ///
@@ -315,9 +298,9 @@ impl Deref for BytesDelivery {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Lent(lent) => lent,
-            Bytes::Copied(bytes) => bytes,
+        match &self.payload {
+            Payload::Lent(lent) => lent,
+            Payload::Copied(bytes) => bytes,
         }
     }
 }
@@ -358,9 +341,11 @@ impl BytesReceiver {
 
     #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<BytesDelivery, RecvError>> {
-        self.receiving.receive(wait, |channel, held, payload| {
-            let receipt = Receipt::new(channel.lease(), held);
-            Ok(BytesDelivery::new(receipt, payload))
+        self.receiving.receive(wait, |channel, held, reading| {
+            Ok(BytesDelivery {
+                payload: reading.take_payload(),
+                receipt: Receipt::new(channel.lease(), held),
+            })
         })
     }
 

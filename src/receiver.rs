@@ -1,6 +1,6 @@
 //! The receiving half.
 
-use crate::channel::{Channel, Held, Incoming, OnDisk, Parts, Payload, Reading};
+use crate::channel::{Channel, Held, Incoming, OnDisk, Parts, Reading};
 use crate::codec::{Bincode, Codec, SEALED};
 use crate::delivery::{Delivery, Receipt};
 use crate::durability::Wait;
@@ -45,7 +45,7 @@ impl Receiving {
             .expect("the channel is there until the receiver is gone")
     }
 
-    /// `None` if there is nothing in time. `deliver` makes of a place and its payload what the user gets.
+    /// `None` if there is nothing in time. `deliver` makes of a place, and the reading that has its payload, what the user gets.
     #[inline(always)]
     pub(crate) fn receive<D>(
         &self,
@@ -53,7 +53,7 @@ impl Receiving {
         deliver: impl FnOnce(
             &Lessor<Arc<Channel<OnDisk>>>,
             Held<OnDisk>,
-            Payload<'_>,
+            &mut Reading<OnDisk>,
         ) -> Result<D, RecvError>,
     ) -> Option<Result<D, RecvError>> {
         if let Some(error) = self.pending.borrow_mut().take() {
@@ -68,8 +68,7 @@ impl Receiving {
                 Err(error) => return Some(Err(error)),
             },
         };
-        let payload = reading.payload();
-        Some(deliver(channel, held, payload))
+        Some(deliver(channel, held, &mut reading))
     }
 
     /// What is not there yet, and what is no message of this life.
@@ -234,12 +233,12 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     /// `None` if there is nothing in time.
     #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
-        self.receiving.receive(wait, |channel, held, payload| {
-            match C::decode_caught(payload.bytes(), SEALED) {
+        self.receiving.receive(wait, |channel, held, reading| {
+            match C::decode_caught(reading.payload(), SEALED) {
                 Ok(value) => Ok(Delivery::new(value, Receipt::new(channel.lease(), held))),
                 Err(cause) => Err(RecvError::Undecodable(Undecodable {
                     deliveries: held.deliveries,
-                    left: Left::new(channel, held, payload.bytes()),
+                    left: Left::new(channel, held, reading.payload()),
                     cause,
                 })),
             }

@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_types)] // the one place that is allowed to name them
 
 pub(crate) use inner::*;
-use inner::{fence_heavy, fence_light, fence_whole};
+use inner::{fence_heavy, fence_light, fence_whole, has_membarrier};
 
 /// Keeps a value on cache lines of its own: 128 bytes, because the adjacent-line
 /// prefetcher of x86 pulls lines in pairs.
@@ -57,7 +57,15 @@ pub(crate) enum Fences {
 }
 
 impl Fences {
-    #[inline]
+    /// `Lopsided` where the kernel can do that.
+    pub(crate) fn lopsided() -> Fences {
+        match has_membarrier() {
+            true => Fences::Lopsided,
+            false => Fences::Even,
+        }
+    }
+
+    #[inline(always)]
     pub(crate) fn frequent(self) {
         match self {
             Fences::Even => fence_whole(),
@@ -92,16 +100,10 @@ mod inner {
     use std::time::{Duration, Instant};
 
     /// Whether this process could register for memory barriers on request. Asked once.
-    #[inline]
-    fn has_membarrier() -> bool {
+    pub(super) fn has_membarrier() -> bool {
         use rustix::thread::{MembarrierCommand, membarrier};
         static REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
         *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
-    }
-
-    /// Asks the kernel now, so that it is always the thread that opens which does.
-    pub(crate) fn prepare_fences() {
-        has_membarrier();
     }
 
     #[inline]
@@ -112,12 +114,8 @@ mod inner {
 
     #[inline]
     pub(super) fn fence_light() {
-        if has_membarrier() {
-            // [O:none] The tag is at the use.
-            std::sync::atomic::compiler_fence(Ordering::SeqCst);
-        } else {
-            fence_whole();
-        }
+        // [O:none] The tag is at the use.
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
     }
 
     #[cold]
@@ -126,7 +124,7 @@ mod inner {
         fence_whole();
         // Once registered it fails only where the kernel has no memory for an instant; a sleeper must not be
         // missed, so it is asked again.
-        while has_membarrier() && membarrier(MembarrierCommand::PrivateExpedited).is_err() {
+        while membarrier(MembarrierCommand::PrivateExpedited).is_err() {
             std::thread::yield_now();
         }
     }
@@ -353,7 +351,9 @@ mod inner {
         fence(Ordering::SeqCst);
     }
 
-    pub(crate) fn prepare_fences() {}
+    pub(super) fn has_membarrier() -> bool {
+        true
+    }
 
     /// Whole: a model cannot make another thread execute a fence. So two frequent ones order more here than they do;
     /// no pair of the protocol is one of two.

@@ -32,7 +32,7 @@ pub(crate) struct Reading<F: Files> {
     lead: u32,
     received: u64,
     /// The payload of what was read last, or where it lies.
-    pub(crate) payload: Vec<u8>,
+    payload: Vec<u8>,
     lent: Option<Lent>,
 }
 
@@ -52,21 +52,11 @@ pub(crate) enum Incoming<F: Files> {
 
 /// The payload of a message.
 #[derive(Debug)]
-pub(crate) enum Payload<'a> {
+pub(crate) enum Payload {
     /// Where it lies, until the message is acknowledged.
     Lent(Lent),
-    /// In the buffer of the reading.
-    Copied(&'a mut Vec<u8>),
-}
-
-impl Payload<'_> {
-    #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Payload::Lent(lent) => lent,
-            Payload::Copied(bytes) => bytes,
-        }
-    }
+    /// What an earlier life left is read from the file, so that a bad block is an error.
+    Copied(Vec<u8>),
 }
 
 impl<F: Files> Reading<F> {
@@ -91,10 +81,19 @@ impl<F: Files> Reading<F> {
 
     /// The payload of the message that was read last.
     #[inline]
-    pub(crate) fn payload(&mut self) -> Payload<'_> {
+    pub(crate) fn payload(&self) -> &[u8] {
+        match &self.lent {
+            Some(lent) => lent,
+            None => &self.payload,
+        }
+    }
+
+    /// The same, to be kept.
+    #[inline]
+    pub(crate) fn take_payload(&mut self) -> Payload {
         match self.lent {
             Some(lent) => Payload::Lent(lent),
-            None => Payload::Copied(&mut self.payload),
+            None => Payload::Copied(std::mem::take(&mut self.payload)),
         }
     }
 

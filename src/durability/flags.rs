@@ -7,6 +7,8 @@ use crate::sync::{AtomicU32, Fences, ONCE, Ordering, weaken_fence};
 pub(crate) struct Flags {
     flags: AtomicU32,
     event: Event,
+    /// Of whoever does what a flag stands for, and of the thread.
+    pub(super) fences: Fences,
 }
 
 impl Flags {
@@ -14,6 +16,7 @@ impl Flags {
         Flags {
             flags: AtomicU32::new(0),
             event: Event::new(ONCE, Fences::Even),
+            fences: Fences::lopsided(),
         }
     }
 
@@ -32,7 +35,7 @@ impl Flags {
     /// The same, where the caller has made no such fence since.
     pub(crate) fn fence_and_flag(&self, flags: u32) {
         // [O:flag_fence] SeqCst: E8, pairs with [O:timer_fence]; what the flags stand for before it, the look behind.
-        weaken_fence!("flag_fence", Fences::Lopsided.frequent());
+        weaken_fence!("flag_fence", self.fences.frequent());
         self.flag(flags);
     }
 
@@ -47,7 +50,7 @@ impl Flags {
         // [O:flags] Relaxed: the fence below orders it (E8).
         let taken = self.flags.fetch_and(!flags, Ordering::Relaxed) & flags;
         // [O:timer_fence] SeqCst: E8, pairs with [O:publish_fence] and [O:notify_fence].
-        weaken_fence!("timer_fence", Fences::Lopsided.rare());
+        weaken_fence!("timer_fence", self.fences.rare());
         taken
     }
 

@@ -91,7 +91,7 @@ impl<M: Memory> Log<M> {
         if self.ahead > 0 {
             // [O:drain_fence] SeqCst: E8, pairs with [O:timer_fence]; the acknowledgement before it, the looks at the end
             // of the file and for the ring behind.
-            weaken_fence!("drain_fence", Fences::Lopsided.frequent());
+            weaken_fence!("drain_fence", self.common.timer.fences.frequent());
         }
         if self.is_synced_mode() {
             self.acknowledged_synced(count);

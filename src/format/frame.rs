@@ -41,8 +41,10 @@ pub(crate) fn is_salt(value: u64) -> bool {
 }
 
 /// Bytes from one frame to the next, for a payload of `len` bytes.
+#[inline]
 pub(crate) fn frame_len(len: u64) -> u64 {
-    FRAME_HEADER_LEN + len.next_multiple_of(FRAME_ALIGN)
+    // Rounded up; a power of two.
+    (len + FRAME_HEADER_LEN + FRAME_ALIGN - 1) & !(FRAME_ALIGN - 1)
 }
 
 /// The state of a frame.
@@ -182,13 +184,21 @@ pub(crate) fn with_state(word0: u64, state: State) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A message that was written when all before it was on stable storage.
-    First,
-    Message,
+    First = 0,
+    Message = 1,
     /// Fills the rest of the ring, so that the next frame is contiguous.
-    Padding,
+    Padding = 2,
     /// A claim that was given up, or a hole that recovery closed.
-    Abandoned,
+    Abandoned = 3,
 }
+
+/// By their bits.
+const KINDS: [Kind; 4] = [
+    Kind::First,
+    Kind::Message,
+    Kind::Padding,
+    Kind::Abandoned,
+];
 
 impl Kind {
     /// Whether there is a payload, and somebody to receive it.
@@ -197,13 +207,9 @@ impl Kind {
         matches!(self, Kind::First | Kind::Message)
     }
 
+    #[inline]
     fn bits(self) -> u32 {
-        match self {
-            Kind::First => 0,
-            Kind::Message => 1,
-            Kind::Padding => 2,
-            Kind::Abandoned => 3,
-        }
+        self as u32
     }
 }
 
@@ -236,15 +242,10 @@ impl Word1 {
     /// `None` for an empty first message: nobody writes that, so zeros are no second word.
     #[inline]
     pub(crate) fn decode(word: u64) -> Option<Self> {
+        let kind = KINDS[(word >> 30 & 3) as usize];
         let len = (word & PAYLOAD_LEN_MAX) as u32;
-        let kind = match word >> 30 & 3 {
-            0 if len == 0 => return None,
-            0 => Kind::First,
-            1 => Kind::Message,
-            2 => Kind::Padding,
-            _ => Kind::Abandoned,
-        };
-        Some(Word1 {
+        let is_written = kind != Kind::First || len > 0;
+        is_written.then_some(Word1 {
             kind,
             len,
             checksum: (word >> 32) as u32,

@@ -39,8 +39,13 @@ impl Drop for Alone<'_> {
 
 impl Bias {
     pub(crate) fn new() -> Self {
+        // Where the fence would be a whole one it costs what a locked operation does.
+        let owner = match Fences::lopsided() {
+            Fences::Lopsided => NOBODY,
+            Fences::Even => SHARED,
+        };
         Bias {
-            owner: AtomicU64::new(NOBODY),
+            owner: AtomicU64::new(owner),
             inside: AtomicU64::new(0),
         }
     }

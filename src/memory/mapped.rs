@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_types)] // the atomics inside the mapping are never loom's
 
+use super::stage::copy_staged;
 use super::{Lent, Medium, Memory, WORD_LEN};
 use crate::file::LockedFile;
 use crate::planted::planted;
@@ -10,6 +11,7 @@ use memmap2::MmapRaw;
 use rustix::io::Errno;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 /// Bytes of the smallest page that a map is made of.
@@ -21,6 +23,8 @@ const PAGE_LEN: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Mapped {
     map: MmapRaw,
+    /// Whole words in it.
+    words: u64,
     file: Arc<LockedFile>,
 }
 
@@ -36,7 +40,8 @@ impl Mapped {
             // that is what it costs.
             map.advise(memmap2::Advice::Random).ok();
         }
-        Ok(Mapped { map, file })
+        let words = map.len() as u64 / WORD_LEN;
+        Ok(Mapped { map, words, file })
     }
 
     /// Makes all pages ready to be stored in, so that no store has to wait for one; and finds out now if the disk has no
@@ -52,30 +57,47 @@ impl Mapped {
         }
     }
 
-    /// The word as an atomic.
-    #[inline]
-    fn word(&self, word: u64) -> &AtomicU64 {
-        assert!(
-            word < self.map.len() as u64 / WORD_LEN,
-            "word {word} is outside of the map"
-        );
-        // SAFETY: inside the map, checked above, which lives as long as `self`; aligned, because a
-        // map begins at a page. Plain copies of the same word are ordered against this by the
-        // callers of `copy_in` and `copy_out`, whose contract says so.
-        unsafe { &*self.map.as_mut_ptr().cast::<AtomicU64>().add(word as usize) }
+    /// Where a word is: aligned, because a map begins at a page.
+    #[inline(always)]
+    fn word_at(&self, word: u64) -> *mut u64 {
+        if word >= self.words {
+            outside(word, WORD_LEN as usize);
+        }
+        // SAFETY: inside the map, checked above.
+        unsafe { self.map.as_mut_ptr().cast::<u64>().add(word as usize) }
     }
 
-    /// Where a plain copy of `len` bytes begins.
+    /// The word as an atomic.
     #[inline(always)]
-    fn place(&self, byte: u64, len: usize) -> *mut u8 {
-        let bytes = self.map.len() as u64;
-        assert!(
-            byte <= bytes && len as u64 <= bytes - byte,
-            "{len} bytes at {byte} are outside of the map"
-        );
-        // SAFETY: inside the map or one past its end, checked above.
-        unsafe { self.map.as_mut_ptr().add(byte as usize) }
+    fn word(&self, word: u64) -> &AtomicU64 {
+        // SAFETY: inside the map, which lives as long as `self`; aligned. Plain copies of the same word are ordered against
+        // this by the callers of `copy_in` and `copy_out`, whose contract says so.
+        unsafe { AtomicU64::from_ptr(self.word_at(word)) }
     }
+
+    /// Where a plain copy of `len` bytes begins, `skip` bytes behind the start of `word`.
+    #[inline(always)]
+    fn place(&self, word: u64, skip: u64, len: usize) -> *mut u8 {
+        if word > self.words || skip + len as u64 > (self.words - word) * WORD_LEN {
+            outside(word, len);
+        }
+        // SAFETY: inside the map or one past its end, checked above.
+        unsafe { self.map.as_mut_ptr().add((word * WORD_LEN + skip) as usize) }
+    }
+
+    /// Where a word would be, for a hint: perhaps outside of the map.
+    #[inline(always)]
+    fn guess(&self, word: u64) -> *const u64 {
+        let start = self.map.as_ptr().cast::<u64>();
+        start.wrapping_add(word as usize)
+    }
+}
+
+/// Apart, so that what it tells need not be in memory where it is not called.
+#[cold]
+#[inline(never)]
+fn outside(word: u64, len: usize) -> ! {
+    panic!("{len} bytes at word {word} are outside of the map");
 }
 
 impl Memory for Mapped {
@@ -100,12 +122,15 @@ impl Memory for Mapped {
 
     #[inline]
     unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]) {
-        let byte = word * WORD_LEN + skip;
-        let mut to = self.place(byte, bytes.len());
+        let mut to = self.place(word, skip, bytes.len());
+        // SAFETY: as below. Its pieces do not cross a border, either.
+        if unsafe { copy_staged(bytes, to) } {
+            return;
+        }
         let mut rest = bytes;
         // Page by page. A store over the border of two pages needs leave to change both at once; a full
         // btrfs, asked for the one, writes the other back and takes its leave away, and so on for ever.
-        let mut here = PAGE_LEN - byte as usize % PAGE_LEN;
+        let mut here = PAGE_LEN - to.addr() % PAGE_LEN;
         while rest.len() > here {
             let (part, behind) = rest.split_at(here);
             // SAFETY: as below, and `to` stays within what `place` checked.
@@ -122,21 +147,26 @@ impl Memory for Mapped {
 
     #[inline(always)]
     unsafe fn copy_in_word(&self, word: u64, value: u64) {
-        let to = self.place(word * WORD_LEN, WORD_LEN as usize).cast::<u64>();
-        // SAFETY: `place` checked the bounds; aligned, because a map begins at a page; the caller owns the word.
-        unsafe { to.write(value.to_le()) }
+        // SAFETY: inside the map, and aligned; the caller owns the word.
+        unsafe { self.word_at(word).write(value.to_le()) }
+    }
+
+    #[inline(always)]
+    unsafe fn copy_out_word(&self, word: u64) -> u64 {
+        // SAFETY: inside the map, and aligned; the caller knows that nobody writes the word now.
+        u64::from_le(unsafe { self.word_at(word).read() })
     }
 
     #[inline]
     unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]) {
-        let from = self.place(word * WORD_LEN, bytes.len());
+        let from = self.place(word, 0, bytes.len());
         // SAFETY: as above; the caller knows that nobody writes these words now.
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) }
     }
 
     #[inline]
     unsafe fn lend(&self, word: u64, len: usize) -> Option<Lent> {
-        let start = self.place(word * WORD_LEN, len).cast_const();
+        let start = NonNull::new(self.place(word, 0, len))?;
         Some(Lent { start, len })
     }
 
@@ -156,8 +186,8 @@ impl Memory for Mapped {
     fn expect_load(&self, word: u64) {
         #[cfg(target_arch = "x86_64")]
         {
-            let place = std::ptr::from_ref(self.word(word));
-            // SAFETY: a hint, which reads and writes nothing; every processor of 64 bits has it.
+            let place = self.guess(word);
+            // SAFETY: a hint, which reads and writes nothing, wherever it points; every processor of 64 bits has it.
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
                 _mm_prefetch::<_MM_HINT_T0>(place.cast());
@@ -169,8 +199,8 @@ impl Memory for Mapped {
     fn expect_store(&self, word: u64) {
         #[cfg(target_arch = "x86_64")]
         {
-            let place = std::ptr::from_ref(self.word(word));
-            // SAFETY: a hint, which reads and writes nothing; a processor that does not know it takes it for none, but for
+            let place = self.guess(word);
+            // SAFETY: a hint, which reads and writes nothing, wherever it points; a processor that does not know it takes it for none, but for
             // the very first ones of 64 bits (2004).
             unsafe {
                 std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags))

@@ -13,6 +13,7 @@
 
 pub(crate) mod bias;
 pub(crate) mod lease;
+pub(crate) mod stage;
 
 #[cfg(not(all(loom, feature = "models")))]
 pub(crate) mod extents;
@@ -27,10 +28,12 @@ pub(crate) mod simulated;
 
 use crate::sync::Ordering;
 use std::io;
+use std::ptr::NonNull;
 
 /// Shared 8-byte words. Values are little-endian in the bytes behind them.
 ///
-/// Every method checks its bounds, in release builds too, and panics beyond them.
+/// Every method checks its bounds, in release builds too, and panics beyond them; but for hints, which change nothing wherever they
+/// point.
 pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
     /// Loads a word atomically.
     fn load(&self, word: u64, order: Ordering) -> u64;
@@ -68,6 +71,18 @@ pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
     /// happens before the call.
     unsafe fn copy_out(&self, word: u64, bytes: &mut [u8]);
 
+    /// Copies one word out.
+    ///
+    /// # Safety
+    ///
+    /// As [`Memory::copy_out`].
+    unsafe fn copy_out_word(&self, word: u64) -> u64 {
+        let mut bytes = [0; WORD_LEN as usize];
+        // SAFETY: the caller's word for it.
+        unsafe { self.copy_out(word, &mut bytes) };
+        u64::from_le_bytes(bytes)
+    }
+
     /// Lends bytes where they are, from the start of `word`; `None` if this memory can only copy them out.
     ///
     /// # Safety
@@ -99,7 +114,7 @@ pub(crate) trait Memory: std::fmt::Debug + Send + Sync + 'static {
 /// Bytes that lie in a memory, and do not change while this is used: see [`Memory::lend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lent {
-    start: *const u8,
+    start: NonNull<u8>,
     len: usize,
 }
 
@@ -114,7 +129,7 @@ impl std::ops::Deref for Lent {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: `lend` checked the bounds; its caller keeps the memory, and the bytes as they are, while this is used.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 

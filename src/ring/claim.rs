@@ -8,6 +8,7 @@ use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
 use crate::sync::{AtomicU64, Ordering, weaken, weaken_fence};
 use std::io::IoSlice;
+use std::mem::ManuallyDrop;
 
 /// Why nothing could be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,19 @@ fn change(number: &AtomicU64, from: u64, to: u64, alone: Option<&Alone<'_>>) -> 
         .map(drop)
 }
 
+/// Apart, as the next one, so that what it tells need not be in memory where it is not called.
+#[cold]
+#[inline(never)]
+fn never_fits(size: u64) -> ! {
+    panic!("a frame of {size} bytes never fits");
+}
+
+#[cold]
+#[inline(never)]
+fn another_payload() -> ! {
+    panic!("a claim is for one payload");
+}
+
 /// Words that belong to one producer, until it publishes. Dropped before, the claim is abandoned:
 /// readers step over it.
 #[derive(Debug)]
@@ -60,10 +74,9 @@ impl<M: Memory> Ring<M> {
     #[inline(always)]
     pub(crate) fn claim(&self, len: u64, room: Room) -> Result<Claim<'_, M>, NoRoom> {
         let size = frame_len(len);
-        assert!(
-            size <= self.frame_len_max,
-            "a frame of {size} bytes never fits"
-        );
+        if size > self.frame_len_max {
+            never_fits(size);
+        }
         let alone = self.front.bias.enter();
         let mut admitted = false;
         // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true; or nobody else changes it.
@@ -243,21 +256,20 @@ impl<M: Memory> Claim<'_, M> {
     /// is on stable storage.
     #[inline(always)]
     pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32, first: bool) {
-        assert_eq!(
-            payload_len(payload),
-            u64::from(self.len),
-            "a claim is for one payload"
-        );
+        if payload_len(payload) != u64::from(self.len) {
+            another_payload();
+        }
         debug_assert_eq!(crc, payload_crc(payload));
-        self.fill_padding();
+        let claim = ManuallyDrop::new(self);
+        claim.fill_padding();
         let kind = match first {
             true => Kind::First,
             false => Kind::Message,
         };
-        let word1 = Word1::new(kind, self.position, self.ring.life.salt, self.len, crc);
-        self.ring
-            .write_and_publish(self.position, word1, payload, State::Delivered(0));
-        std::mem::forget(self);
+        let word1 = Word1::new(kind, claim.position, claim.ring.life.salt, claim.len, crc);
+        claim
+            .ring
+            .write_and_publish(claim.position, word1, payload, State::Delivered(0));
     }
 
     #[inline(always)]

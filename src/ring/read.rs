@@ -2,12 +2,13 @@
 
 use super::Ring;
 use crate::format::frame::{self, FRAME_HEADER_LEN, Kind, State, Word1};
-use crate::memory::{Lent, Memory};
+use crate::memory::{Lent, Memory, WORD_LEN};
 use crate::planted::planted;
 use crate::sync::{Ordering, weaken};
 
 /// Bytes of a cache line, how many of the next message are fetched ahead to be stored in, and how many at most to be read.
 const LINE_LEN: u64 = 64;
+const LINE_WORDS: u64 = LINE_LEN / WORD_LEN;
 const STORED_LINES: u64 = 2;
 const LINES_MAX: u64 = 17;
 
@@ -68,21 +69,19 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Reads the second word and the payload of a published frame, and checks them.
+    /// Reads the second word and the payload of the published frame at `position`, whose first word is `word`, and checks them.
     #[allow(unsafe_code)]
     #[inline(always)]
     fn read_published(
         &self,
         position: u64,
+        word: u64,
         buffer: Option<&mut Vec<u8>>,
     ) -> Option<(Word1, Option<Lent>)> {
-        let word = self.layout.word(position);
-        let mut bytes = [0; 8];
         // SAFETY: R4: published, seen through an Acquire of its first word (E1) or of something that
         // happened later, and not reclaimed: second word and payload do not change. `memory` checks
         // the bounds.
-        unsafe { self.memory.copy_out(word + 1, &mut bytes) };
-        let word1 = Word1::decode(u64::from_le_bytes(bytes))?;
+        let word1 = Word1::decode(unsafe { self.memory.copy_out_word(word + 1) })?;
         if word1.frame_len() > self.layout.bytes_to_end(position) {
             return None;
         }
@@ -143,12 +142,12 @@ impl<M: Memory> Ring<M> {
             }
             let (Some(state), Some((word1, lent))) = (
                 frame::state_of(word0),
-                self.read_published(position, Some(buffer)),
+                self.read_published(position, word, Some(buffer)),
             ) else {
                 return Seen::Foreign { position };
             };
             let frame = (word1.kind.is_message() && state != State::Acknowledged)
-                .then(|| self.count_delivery(position, word0, state, lent));
+                .then(|| self.count_delivery(position, word, word0, state, lent));
             let frame_len = word1.frame_len();
             self.pass(reader, position + frame_len);
             self.expect_next(reader, frame_len);
@@ -171,13 +170,15 @@ impl<M: Memory> Ring<M> {
         if at + 2 * frame_len.max(LINE_LEN) > reader.seen_tail {
             return;
         }
+        // No frame crosses the end of the ring; where this one would, a hint says nothing.
+        let word = self.layout.word(at);
         for line in 0..STORED_LINES {
-            self.memory
-                .expect_store(self.layout.word(at + line * LINE_LEN));
+            self.memory.expect_store(word + line * LINE_WORDS);
         }
-        for line in STORED_LINES..frame_len.div_ceil(LINE_LEN).min(LINES_MAX) {
-            self.memory
-                .expect_load(self.layout.word(at + line * LINE_LEN));
+        if frame_len > STORED_LINES * LINE_LEN {
+            for line in STORED_LINES..frame_len.div_ceil(LINE_LEN).min(LINES_MAX) {
+                self.memory.expect_load(word + line * LINE_WORDS);
+            }
         }
     }
 
@@ -194,7 +195,14 @@ impl<M: Memory> Ring<M> {
 
     /// Stores the increased count, and gives the frame.
     #[inline(always)]
-    fn count_delivery(&self, position: u64, word0: u64, state: State, lent: Option<Lent>) -> Frame {
+    fn count_delivery(
+        &self,
+        position: u64,
+        word: u64,
+        word0: u64,
+        state: State,
+        lent: Option<Lent>,
+    ) -> Frame {
         if state == State::Delivered(0) {
             // [O:counts] Relaxed: a count that only the receiver writes.
             let before = self.reading.handed_out.load(Ordering::Relaxed);
@@ -212,11 +220,9 @@ impl<M: Memory> Ring<M> {
         // [O:count] Release: E1, on behalf of the producer; a leader that sees this store instead of the
         // publication reads the second word, too. Only the receiver writes the state before it hands
         // the message out.
-        self.memory.store(
-            self.layout.word(position),
-            frame::with_state(word0, state),
-            weaken!("count", Ordering::Release),
-        );
+        let order = weaken!("count", Ordering::Release);
+        self.memory
+            .store(word, frame::with_state(word0, state), order);
         let State::Delivered(deliveries) = state else {
             unreachable!("counted from a count")
         };
@@ -229,17 +235,16 @@ impl<M: Memory> Ring<M> {
 
     /// Reads a message again that was handed out in this life and came back.
     pub(crate) fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Seen {
+        let word = self.layout.word(position);
         // [O:again] Relaxed: the first delivery saw it published (E1), and nobody but the receiver has written
         // the state since.
-        let word0 = self
-            .memory
-            .load(self.layout.word(position), Ordering::Relaxed);
+        let word0 = self.memory.load(word, Ordering::Relaxed);
         match (
             frame::state_of(word0),
-            self.read_published(position, Some(buffer)),
+            self.read_published(position, word, Some(buffer)),
         ) {
             (Some(state @ State::Delivered(_)), Some((_, lent))) => {
-                Seen::Message(self.count_delivery(position, word0, state, lent))
+                Seen::Message(self.count_delivery(position, word, word0, state, lent))
             }
             _ => Seen::Foreign { position },
         }
@@ -254,13 +259,12 @@ impl<M: Memory> Ring<M> {
         };
         let mut buffer = Vec::new();
         while self.is_published(reader.cursor) {
+            let word = self.layout.word(reader.cursor);
             // [O:again] Relaxed: seen published just now.
-            let word0 = self
-                .memory
-                .load(self.layout.word(reader.cursor), Ordering::Relaxed);
+            let word0 = self.memory.load(word, Ordering::Relaxed);
             let is_filler = frame::state_of(word0) == Some(State::Acknowledged);
             // Whole, and checked: no receiver has done that.
-            match self.read_published(reader.cursor, Some(&mut buffer)) {
+            match self.read_published(reader.cursor, word, Some(&mut buffer)) {
                 Some((word1, _)) if is_filler => {
                     let next = reader.cursor + word1.frame_len();
                     self.pass(&mut reader, next);
@@ -273,7 +277,7 @@ impl<M: Memory> Ring<M> {
     /// Counts a delivery whose payload was read elsewhere, by `pread`.
     pub(crate) fn hand_out(&self, position: u64, state: State) -> Frame {
         let word0 = frame::word0(position, self.life_at(position).salt, state);
-        self.count_delivery(position, word0, state, None)
+        self.count_delivery(position, self.layout.word(position), word0, state, None)
     }
 
     /// Acknowledges the message at `position`, once, by whoever holds it. From any thread, in any order.
@@ -353,16 +357,15 @@ impl<M: Memory> Ring<M> {
             .load(weaken!("settled_walk", Ordering::Acquire));
         let mut head = from.max(settled.min(stop));
         while head < stop {
+            let word = self.layout.word(head);
             // [O:walk] Acquire: E2, pairs with [O:acknowledge].
-            let word0 = self
-                .memory
-                .load(self.layout.word(head), weaken!("walk", Ordering::Acquire));
+            let word0 = self.memory.load(word, weaken!("walk", Ordering::Acquire));
             if frame::state_of(word0) != Some(State::Acknowledged)
                 && !planted!("head_over_unacknowledged")
             {
                 break;
             }
-            let Some((word1, _)) = self.read_published(head, None) else {
+            let Some((word1, _)) = self.read_published(head, word, None) else {
                 break;
             };
             head += word1.frame_len();
@@ -432,7 +435,8 @@ impl<M: Memory> Ring<M> {
         if !self.is_published(position) {
             return None;
         }
-        Some(self.read_published(position, None)?.0)
+        let word = self.layout.word(position);
+        Some(self.read_published(position, word, None)?.0)
     }
 }
 

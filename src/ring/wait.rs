@@ -10,7 +10,7 @@
 
 use crate::planted::planted;
 use crate::sync::{
-    AtomicBool, Fences, Generation, ONCE, Ordering, SPINS, back_off, prepare_fences, weaken_fence,
+    AtomicBool, Fences, Generation, ONCE, Ordering, SPINS, back_off, weaken_fence,
 };
 use std::time::Instant;
 
@@ -33,12 +33,11 @@ impl Events {
     /// `shown_by_commit`: messages are shown when they are committed, not when they are published, so the reader
     /// waits for a disk.
     pub(crate) fn new(shown_by_commit: bool) -> Self {
-        prepare_fences();
         // Where each send waits for the disk, a fence of its own costs nothing, and one for all takes time from the sync
         // that everybody waits for.
         let fences = match shown_by_commit {
             true => Fences::Even,
-            false => Fences::Lopsided,
+            false => Fences::lopsided(),
         };
         Events {
             fences,

@@ -1,0 +1,151 @@
+//! A copy of a small payload, in larger pieces than it was made in.
+//!
+//! Who sends a value has just stored it, 8 bytes at a time or fewer. A load of more bytes than one store wrote waits until they
+//! all are in the cache, and so is behind every store that came before: those of the last frame among them, whose lines come from another
+//! processor. So the checksum, which loads 16 bytes at a time, is not made of what the caller stored but of this copy, which was loaded
+//! by 8 bytes and stored by 16; both go from store to load inside the processor. (Intel, "64 and IA-32 Architectures
+//! Optimization Reference Manual", store forwarding.)
+
+/// Larger payloads are not worth it.
+#[cfg(target_arch = "x86_64")]
+const LEN_MAX: usize = 128;
+
+#[cfg(target_arch = "x86_64")]
+mod inner {
+    use super::LEN_MAX;
+    use std::arch::x86_64::{__m128i, _mm_set_epi64x};
+    use std::mem::MaybeUninit;
+
+    const PIECE_LEN: usize = size_of::<__m128i>();
+    const WORD_LEN: usize = size_of::<i64>();
+
+    /// Room for the copy.
+    #[derive(Debug)]
+    pub(crate) struct Stage([MaybeUninit<__m128i>; LEN_MAX / PIECE_LEN]);
+
+    impl Stage {
+        #[inline(always)]
+        pub(crate) fn new() -> Self {
+            Stage([MaybeUninit::uninit(); LEN_MAX / PIECE_LEN])
+        }
+
+        /// The same bytes, here; `None` if they are not worth it, or not words.
+        #[inline(always)]
+        pub(crate) fn copy(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+            let len = bytes.len();
+            let from = bytes.as_ptr().cast::<i64>();
+            if !(PIECE_LEN..=LEN_MAX).contains(&len)
+                || !len.is_multiple_of(WORD_LEN)
+                || !from.is_aligned()
+            {
+                return None;
+            }
+            let mut from = from;
+            // SAFETY: as many words as the loop below takes are in `bytes`, and aligned. Volatile, lest two loads become one of
+            // 16 bytes.
+            let mut next = || unsafe {
+                let word = from.read_volatile();
+                from = from.add(1);
+                word
+            };
+            let (pieces, rest) = self.0.split_at_mut(len / PIECE_LEN);
+            for piece in pieces {
+                let low = next();
+                // SAFETY: every processor of 64 bits has these registers.
+                piece.write(unsafe { _mm_set_epi64x(next(), low) });
+            }
+            if !len.is_multiple_of(PIECE_LEN)
+                && let Some(piece) = rest.first_mut()
+            {
+                // SAFETY: as above.
+                piece.write(unsafe { _mm_set_epi64x(0, next()) });
+            }
+            // SAFETY: so many bytes were written just now.
+            Some(unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), len) })
+        }
+    }
+
+    /// Copies in the pieces in which a stage was stored, if the bytes are such. `false`: nothing was copied.
+    ///
+    /// # Safety
+    ///
+    /// As many bytes at `to` are the caller's to write, and do not overlap `bytes`.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_staged(bytes: &[u8], to: *mut u8) -> bool {
+        let len = bytes.len();
+        let from = bytes.as_ptr();
+        if len > LEN_MAX
+            || !len.is_multiple_of(WORD_LEN)
+            || !from.cast::<__m128i>().is_aligned()
+            || !to.cast::<__m128i>().is_aligned()
+        {
+            return false;
+        }
+        let mut at = 0;
+        // SAFETY: inside of both, and aligned. Volatile, lest it all becomes a call of `memcpy`, whose loads are larger.
+        unsafe {
+            while at + PIECE_LEN <= len {
+                let piece = from.add(at).cast::<__m128i>().read_volatile();
+                to.add(at).cast::<__m128i>().write(piece);
+                at += PIECE_LEN;
+            }
+            if at < len {
+                let word = from.add(at).cast::<u64>().read();
+                to.add(at).cast::<u64>().write(word);
+            }
+        }
+        true
+    }
+}
+
+/// What other processors do with such loads was not measured.
+#[cfg(not(target_arch = "x86_64"))]
+mod inner {
+    #[derive(Debug)]
+    pub(crate) struct Stage;
+
+    impl Stage {
+        pub(crate) fn new() -> Self {
+            Stage
+        }
+
+        pub(crate) fn copy(&mut self, _bytes: &[u8]) -> Option<&[u8]> {
+            None
+        }
+    }
+
+    pub(crate) unsafe fn copy_staged(_bytes: &[u8], _to: *mut u8) -> bool {
+        false
+    }
+}
+
+pub(crate) use inner::*;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staged_bytes_are_the_same() {
+        #[repr(align(16))]
+        struct Room([u8; 256]);
+        let bytes = Room(std::array::from_fn(|i| i as u8 | 1));
+        for len in 0..=200 {
+            for skip in 0..=16 {
+                let given = &bytes.0[skip..skip + len];
+                let mut stage = Stage::new();
+                let staged = stage.copy(given);
+                assert!(staged.is_none_or(|staged| staged == given), "{len} at {skip}");
+                let is_wanted = cfg!(target_arch = "x86_64") && len % 8 == 0 && skip % 8 == 0;
+                assert_eq!(staged.is_some(), is_wanted && (16..=128).contains(&len));
+                let mut to = Room([0; 256]);
+                // SAFETY: there is room for them.
+                let copied = unsafe { copy_staged(staged.unwrap_or(given), to.0[32..].as_mut_ptr()) };
+                assert!(copied || staged.is_none(), "{len} at {skip}");
+                let expected = if copied { given } else { &[] };
+                assert_eq!(to.0[32..32 + expected.len()], *expected);
+                assert!(to.0[32 + expected.len()..].iter().all(|byte| *byte == 0));
+            }
+        }
+    }
+}
