@@ -10,7 +10,7 @@ use crate::message_id::MessageId;
 use crate::options::{Durability, ReceiverOptions};
 use crate::receiver::Receiving;
 use crate::recovery::RecoveryReport;
-use crate::sender::Sending;
+use crate::sender::{Failed, Sending};
 use crate::sync::Arc;
 use std::fmt;
 use std::io::IoSlice;
@@ -99,7 +99,7 @@ impl BytesSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
-        self.send_vectored(&[IoSlice::new(bytes)])
+        self.sending.send(bytes, Wait::No).map_err(Failed::without_value)
     }
 
     /// Sends several pieces of bytes as one message.
@@ -118,11 +118,8 @@ impl BytesSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<(), SendError<()>> {
-        let sent = self.sending.send(pieces, Wait::No);
-        sent.map_err(|failed| SendError {
-            value: (),
-            kind: failed.kind(),
-        })
+        let sent = self.sending.send_vectored(pieces, Wait::No);
+        sent.map_err(Failed::without_value)
     }
 }
 
@@ -154,7 +151,7 @@ impl BytesSyncSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
-        self.send_vectored(&[IoSlice::new(bytes)])
+        self.sending.send(bytes, Wait::Until(None)).map_err(Failed::without_value)
     }
 
     /// Sends several pieces of bytes as one message.
@@ -173,11 +170,8 @@ impl BytesSyncSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<(), SendError<()>> {
-        let sent = self.sending.send(pieces, Wait::Until(None));
-        sent.map_err(|failed| SendError {
-            value: (),
-            kind: failed.kind(),
-        })
+        let sent = self.sending.send_vectored(pieces, Wait::Until(None));
+        sent.map_err(Failed::without_value)
     }
 
     /// Sends if there is room; as [`SyncSender::try_send`](crate::SyncSender::try_send).
@@ -196,7 +190,7 @@ impl BytesSyncSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn try_send(&self, bytes: &[u8]) -> Result<(), TrySendError<()>> {
-        let sent = self.sending.send(&[IoSlice::new(bytes)], Wait::No);
+        let sent = self.sending.send(bytes, Wait::No);
         sent.map_err(|failed| failed.into_try(()))
     }
 
@@ -220,7 +214,7 @@ impl BytesSyncSender {
         timeout: Duration,
     ) -> Result<(), SendTimeoutError<()>> {
         let wait = Wait::Until(Instant::now().checked_add(timeout));
-        let sent = self.sending.send(&[IoSlice::new(bytes)], wait);
+        let sent = self.sending.send(bytes, wait);
         sent.map_err(|failed| failed.into_timeout(()))
     }
 }

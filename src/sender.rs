@@ -42,7 +42,22 @@ impl Sending {
 
     /// All below is one function, and its result fits in registers; the callers are many.
     #[inline(never)]
-    pub(crate) fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
+    pub(crate) fn send(&self, payload: &[u8], wait: Wait) -> Result<(), Failed> {
+        self.send_inline(&[IoSlice::new(payload)], wait)
+    }
+
+    /// The same of a payload in parts.
+    #[inline(never)]
+    pub(crate) fn send_vectored(
+        &self,
+        payload: &[IoSlice<'_>],
+        wait: Wait,
+    ) -> Result<(), Failed> {
+        self.send_inline(payload, wait)
+    }
+
+    #[inline(always)]
+    fn send_inline(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
         match self.channel.send_now(payload, wait) {
             Ok(_) => Ok(()),
             Err(crc) => self.send_otherwise(payload, crc, wait),
@@ -93,6 +108,13 @@ impl Failed {
         match self {
             Failed::Full => SendErrorKind::Full,
             Failed::Kind(kind) => *kind,
+        }
+    }
+
+    pub(crate) fn without_value(self) -> SendError<()> {
+        SendError {
+            value: (),
+            kind: self.kind(),
         }
     }
 
@@ -147,13 +169,13 @@ impl<T, C: Codec<T>> Handle<T, C> {
     fn send(&self, value: &T, wait: Wait) -> Result<(), Failed> {
         if let Some(payload) = C::bytes_of(value) {
             self.check_once(payload)?;
-            return self.sending.send(&[IoSlice::new(payload)], wait);
+            return self.sending.send(payload, wait);
         }
         codec::with_buffer(|payload| {
             // User code runs here, before anything is claimed.
             C::encode(value, payload).map_err(Failed::encoding)?;
             self.check_once(payload)?;
-            self.sending.send(&[IoSlice::new(payload)], wait)
+            self.sending.send(payload, wait)
         })
     }
 

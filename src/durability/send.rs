@@ -38,13 +38,10 @@ impl<M: Memory> Log<M> {
         let mut stage = Stage::new();
         let staged;
         let payload = match payload {
-            [whole] => match stage.copy(whole) {
-                Some(copy) => {
-                    staged = [IoSlice::new(copy)];
-                    &staged
-                }
-                None => payload,
-            },
+            [whole] => {
+                staged = [IoSlice::new(stage.copy(whole))];
+                &staged
+            }
             _ => payload,
         };
         let crc = payload_crc(payload);

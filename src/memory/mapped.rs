@@ -100,6 +100,24 @@ fn outside(word: u64, len: usize) -> ! {
     panic!("{len} bytes at word {word} are outside of the map");
 }
 
+/// Copies page by page. A store over the border of two pages needs leave to change both at once; a full
+/// btrfs, asked for the one, writes the other back and takes its leave away, and so on for ever.
+///
+/// # Safety
+///
+/// As many bytes at `to` are the caller's to write, and do not overlap `bytes`.
+unsafe fn copy_by_pages(mut bytes: &[u8], mut to: *mut u8) {
+    while !bytes.is_empty() {
+        let here = bytes.len().min(PAGE_LEN - to.addr() % PAGE_LEN);
+        // SAFETY: as many are left.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, here);
+            to = to.add(here);
+        }
+        bytes = &bytes[here..];
+    }
+}
+
 impl Memory for Mapped {
     #[inline]
     fn load(&self, word: u64, order: Ordering) -> u64 {
@@ -120,29 +138,16 @@ impl Memory for Mapped {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn copy_in(&self, word: u64, skip: u64, bytes: &[u8]) {
-        let mut to = self.place(word, skip, bytes.len());
-        // SAFETY: as below. Its pieces do not cross a border, either.
-        if unsafe { copy_staged(bytes, to) } {
-            return;
-        }
-        let mut rest = bytes;
-        // Page by page. A store over the border of two pages needs leave to change both at once; a full
-        // btrfs, asked for the one, writes the other back and takes its leave away, and so on for ever.
-        let mut here = PAGE_LEN - to.addr() % PAGE_LEN;
-        while rest.len() > here {
-            let (part, behind) = rest.split_at(here);
-            // SAFETY: as below, and `to` stays within what `place` checked.
-            unsafe {
-                std::ptr::copy_nonoverlapping(part.as_ptr(), to, here);
-                to = to.add(here);
-            }
-            (rest, here) = (behind, PAGE_LEN);
-        }
+        let to = self.place(word, skip, bytes.len());
         // SAFETY: `place` checked the bounds; the map is private to no slice, so it cannot overlap
         // `bytes`; the caller owns the words.
-        unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), to, rest.len()) }
+        unsafe {
+            if !copy_staged(bytes, to) {
+                copy_by_pages(bytes, to);
+            }
+        }
     }
 
     #[inline(always)]

@@ -51,9 +51,10 @@ fn never_fits(size: u64) -> ! {
     panic!("a frame of {size} bytes never fits");
 }
 
+/// The claim is abandoned.
 #[cold]
 #[inline(never)]
-fn another_payload() -> ! {
+fn another_payload<M: Memory>(_claim: Claim<'_, M>) -> ! {
     panic!("a claim is for one payload");
 }
 
@@ -256,11 +257,11 @@ impl<M: Memory> Claim<'_, M> {
     /// is on stable storage.
     #[inline(always)]
     pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32, first: bool) {
-        if payload_len(payload) != u64::from(self.len) {
-            another_payload();
+        let claim = ManuallyDrop::new(self);
+        if payload_len(payload) != u64::from(claim.len) {
+            another_payload(ManuallyDrop::into_inner(claim));
         }
         debug_assert_eq!(crc, payload_crc(payload));
-        let claim = ManuallyDrop::new(self);
         claim.fill_padding();
         let kind = match first {
             true => Kind::First,
