@@ -99,7 +99,9 @@ impl BytesSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
-        self.sending.send(bytes, Wait::No).map_err(Failed::without_value)
+        self.sending
+            .send(bytes, Wait::No)
+            .map_err(Failed::without_value)
     }
 
     /// Sends several pieces of bytes as one message.
@@ -151,7 +153,9 @@ impl BytesSyncSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
-        self.sending.send(bytes, Wait::Until(None)).map_err(Failed::without_value)
+        self.sending
+            .send(bytes, Wait::Until(None))
+            .map_err(Failed::without_value)
     }
 
     /// Sends several pieces of bytes as one message.
@@ -243,7 +247,6 @@ pub struct BytesDelivery {
 }
 
 impl BytesDelivery {
-
     /// Acknowledges, as dropping does, and tells whether the channel still works; as [`Delivery::ack`](crate::Delivery::ack).
     ///
     /// # Errors

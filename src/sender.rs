@@ -48,11 +48,7 @@ impl Sending {
 
     /// The same of a payload in parts.
     #[inline(never)]
-    pub(crate) fn send_vectored(
-        &self,
-        payload: &[IoSlice<'_>],
-        wait: Wait,
-    ) -> Result<(), Failed> {
+    pub(crate) fn send_vectored(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
         self.send_inline(payload, wait)
     }
 

@@ -35,6 +35,7 @@ impl<M: Memory> Log<M> {
         {
             return Err(None);
         }
+        self.ring.expect_claim(len);
         let mut stage = Stage::new();
         let staged;
         let payload = match payload {

@@ -193,12 +193,7 @@ pub(crate) enum Kind {
 }
 
 /// By their bits.
-const KINDS: [Kind; 4] = [
-    Kind::First,
-    Kind::Message,
-    Kind::Padding,
-    Kind::Abandoned,
-];
+const KINDS: [Kind; 4] = [Kind::First, Kind::Message, Kind::Padding, Kind::Abandoned];
 
 impl Kind {
     /// Whether there is a payload, and somebody to receive it.

@@ -6,9 +6,11 @@
 //! by 8 bytes and stored by 16; both go from store to load inside the processor. (Intel, "64 and IA-32 Architectures
 //! Optimization Reference Manual", store forwarding.)
 
-/// Larger payloads are not worth it.
+/// Bytes of the largest payload that is worth it.
+pub(crate) const STAGED_LEN_MAX: u64 = 128;
+
 #[cfg(target_arch = "x86_64")]
-const LEN_MAX: usize = 128;
+const LEN_MAX: usize = STAGED_LEN_MAX as usize;
 
 #[cfg(target_arch = "x86_64")]
 mod inner {

@@ -1,14 +1,18 @@
 //! Producers: claim, write, publish or abandon.
 
-use super::Ring;
+use super::{LINE_LEN, LINE_WORDS, Ring};
 use crate::format::POSITION_MAX;
 use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc, payload_len};
 use crate::memory::bias::Alone;
+use crate::memory::stage::STAGED_LEN_MAX;
 use crate::memory::{Memory, WORD_LEN};
 use crate::planted::planted;
 use crate::sync::{AtomicU64, Ordering, weaken, weaken_fence};
 use std::io::IoSlice;
 use std::mem::ManuallyDrop;
+
+/// How many lines are fetched for a claim to come, at most: as many as a frame of a page may touch.
+const CLAIMED_LINES_MAX: u64 = 65;
 
 /// Why nothing could be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,21 @@ pub(crate) struct Claim<'a, M: Memory> {
 }
 
 impl<M: Memory> Ring<M> {
+    /// Fetches the lines that a payload of `len` bytes will be stored in, if nobody else claims them before, while its checksum is made. The
+    /// stores of a small one wait for nobody ([`stage`](crate::memory::stage)).
+    #[inline(always)]
+    pub(crate) fn expect_claim(&self, len: u64) {
+        if len <= STAGED_LEN_MAX {
+            return;
+        }
+        // [O:tail_read] Relaxed: a guess.
+        let tail = self.front.tail.load(Ordering::Relaxed);
+        let word = self.layout.word(tail);
+        for line in 0..(len / LINE_LEN + 1).min(CLAIMED_LINES_MAX) {
+            self.memory.expect_store(word + line * LINE_WORDS);
+        }
+    }
+
     /// Claims room for a payload of `len` bytes, which is no more than the layout allows.
     #[inline(always)]
     pub(crate) fn claim(&self, len: u64, room: Room) -> Result<Claim<'_, M>, NoRoom> {

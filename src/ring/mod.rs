@@ -37,8 +37,8 @@ pub(crate) use read::{Frame, Reader, Seen};
 
 use crate::format::frame;
 use crate::format::incarnations::{Life, Lives};
-use crate::memory::Memory;
 use crate::memory::bias::Bias;
+use crate::memory::{Memory, WORD_LEN};
 use crate::sync::{Arc, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
 use std::collections::BTreeSet;
 use wait::Events;
@@ -86,6 +86,10 @@ const MUCH_LEN: u64 = 16 << 10;
 /// Messages of a large bound, and bytes of a large ring.
 const LARGE: u64 = 512;
 const LARGE_LEN: u64 = 64 << 10;
+
+/// Bytes and words of a cache line.
+const LINE_LEN: u64 = 64;
+const LINE_WORDS: u64 = LINE_LEN / WORD_LEN;
 
 /// What the receiver writes.
 #[derive(Debug)]

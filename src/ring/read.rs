@@ -1,14 +1,12 @@
 //! The receiver, acknowledgement, and reclaiming.
 
-use super::Ring;
+use super::{LINE_LEN, LINE_WORDS, Ring};
 use crate::format::frame::{self, FRAME_HEADER_LEN, Kind, State, Word1};
-use crate::memory::{Lent, Memory, WORD_LEN};
+use crate::memory::{Lent, Memory};
 use crate::planted::planted;
 use crate::sync::{Ordering, weaken};
 
-/// Bytes of a cache line, how many of the next message are fetched ahead to be stored in, and how many at most to be read.
-const LINE_LEN: u64 = 64;
-const LINE_WORDS: u64 = LINE_LEN / WORD_LEN;
+/// How many lines of the next message are fetched ahead to be stored in, and how many at most to be read.
 const STORED_LINES: u64 = 2;
 const LINES_MAX: u64 = 17;
 

@@ -9,9 +9,7 @@
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores).
 
 use crate::planted::planted;
-use crate::sync::{
-    AtomicBool, Fences, Generation, ONCE, Ordering, SPINS, back_off, weaken_fence,
-};
+use crate::sync::{AtomicBool, Fences, Generation, ONCE, Ordering, SPINS, back_off, weaken_fence};
 use std::time::Instant;
 
 /// What the threads of a channel wait for; shared by all of its files.
