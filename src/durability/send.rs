@@ -35,7 +35,6 @@ impl<M: Memory> Log<M> {
         {
             return Err(None);
         }
-        self.ring.expect_claim(len);
         let mut stage = Stage::new();
         let staged;
         let payload = match payload {
@@ -45,6 +44,7 @@ impl<M: Memory> Log<M> {
             }
             _ => payload,
         };
+        self.ring.expect_claim(len);
         let crc = payload_crc(payload);
         let Ok(claim) = self.ring.claim(len, wait.room()) else {
             return Err(Some(crc));

@@ -79,9 +79,13 @@ impl<M: Memory> Ring<M> {
     /// stores of a small one wait for nobody ([`stage`](crate::memory::stage)).
     #[inline(always)]
     pub(crate) fn expect_claim(&self, len: u64) {
-        if len <= STAGED_LEN_MAX {
-            return;
+        if len > STAGED_LEN_MAX {
+            self.fetch_lines(len);
         }
+    }
+
+    #[inline(never)]
+    fn fetch_lines(&self, len: u64) {
         // [O:tail_read] Relaxed: a guess.
         let tail = self.front.tail.load(Ordering::Relaxed);
         let word = self.layout.word(tail);
