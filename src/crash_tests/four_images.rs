@@ -143,14 +143,14 @@ impl Image {
                 },
                 (None, Some(word1)) if named => {
                     let done = frame::state_of(word0) == Some(State::Acknowledged);
-                    let what = match word1.kind {
+                    let what = match word1.kind() {
                         Kind::First | Kind::Message if done => "acknowledged",
                         Kind::First | Kind::Message => "message",
                         Kind::Padding => "padding",
                         Kind::Abandoned => "abandoned",
                     };
-                    let len = match word1.kind {
-                        Kind::First | Kind::Message => u64::from(word1.len),
+                    let len = match word1.kind() {
+                        Kind::First | Kind::Message => u64::from(word1.len()),
                         _ => 0,
                     };
                     Part {
@@ -177,7 +177,7 @@ impl Image {
                 from,
                 to: from + word1.frame_len(),
                 what: "torn",
-                len: u64::from(word1.len),
+                len: u64::from(word1.len()),
             });
         }
     }

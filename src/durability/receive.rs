@@ -14,10 +14,7 @@ impl<M: Memory> Log<M> {
         if self.is_per_send() || self.has_status(POISONED) {
             return None;
         }
-        match self.ring.read(reader, u64::MAX, buffer) {
-            Seen::Message(frame) => Some(frame),
-            _ => None,
-        }
+        self.ring.read_fresh(reader, buffer)
     }
 
     /// Reads what may be read now; `None` if there is nothing yet.

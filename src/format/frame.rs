@@ -201,63 +201,67 @@ impl Kind {
     pub(crate) fn is_message(self) -> bool {
         matches!(self, Kind::First | Kind::Message)
     }
-
-    #[inline]
-    fn bits(self) -> u32 {
-        self as u32
-    }
 }
 
-/// The second word of a frame, taken apart.
+/// The second word of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Word1 {
-    pub(crate) kind: Kind,
-    /// Bytes of payload. For padding and abandoned frames: bytes that they cover behind the header.
-    pub(crate) len: u32,
+    /// Its lower half: length, and kind in the upper two bits.
+    low: u32,
     pub(crate) checksum: u32,
 }
+
+const KIND_SHIFT: u32 = 30;
+const LEN_MASK: u32 = PAYLOAD_LEN_MAX as u32;
 
 impl Word1 {
     #[inline]
     pub(crate) fn new(kind: Kind, position: u64, salt: u64, len: u32, payload_crc: u32) -> Self {
-        debug_assert!(u64::from(len) <= PAYLOAD_LEN_MAX);
-        let checksum = payload_crc ^ seal(position, salt, kind, len);
+        debug_assert!(len <= LEN_MASK);
+        let low = (kind as u32) << KIND_SHIFT | len;
         Word1 {
-            kind,
-            len,
-            checksum,
+            low,
+            checksum: payload_crc ^ seal(position, salt, low),
         }
     }
 
     #[inline]
     pub(crate) fn encode(self) -> u64 {
-        u64::from(self.checksum) << 32 | u64::from(self.kind.bits()) << 30 | u64::from(self.len)
+        u64::from(self.checksum) << 32 | u64::from(self.low)
     }
 
     /// `None` for an empty first message: nobody writes that, so zeros are no second word.
     #[inline]
     pub(crate) fn decode(word: u64) -> Option<Self> {
-        let kind = KINDS[(word >> 30 & 3) as usize];
-        let len = (word & PAYLOAD_LEN_MAX) as u32;
-        let is_written = kind != Kind::First || len > 0;
-        is_written.then_some(Word1 {
-            kind,
-            len,
+        let low = word as u32;
+        (low != 0).then_some(Word1 {
+            low,
             checksum: (word >> 32) as u32,
         })
+    }
+
+    #[inline]
+    pub(crate) fn kind(self) -> Kind {
+        KINDS[(self.low >> KIND_SHIFT) as usize]
+    }
+
+    /// Bytes of payload. For padding and abandoned frames: bytes that they cover behind the header.
+    #[inline]
+    pub(crate) fn len(self) -> u32 {
+        self.low & LEN_MASK
     }
 
     /// Bytes from this frame to the next.
     #[inline]
     pub(crate) fn frame_len(self) -> u64 {
-        frame_len(u64::from(self.len))
+        frame_len(u64::from(self.len()))
     }
 
     /// Whether the checksum matches. `payload_crc` is that of the payload, or of nothing if this
     /// is no message.
     #[inline]
     pub(crate) fn matches(self, position: u64, salt: u64, payload_crc: u32) -> bool {
-        self.checksum == payload_crc ^ seal(position, salt, self.kind, self.len)
+        self.checksum == payload_crc ^ seal(position, salt, self.low)
     }
 }
 
@@ -300,12 +304,11 @@ pub(crate) fn payload_len(parts: &[IoSlice<'_>]) -> u64 {
 /// length and kind, so that two values of these never share one. Cheaper than a second run of the
 /// CRC, which could not begin before the claim.
 #[inline]
-fn seal(position: u64, salt: u64, kind: Kind, len: u32) -> u32 {
+fn seal(position: u64, salt: u64, shape: u32) -> u32 {
     let place = planted!("crc_without_position", 0, position >> 4);
     let place = (place ^ salt.rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let place = (place ^ place >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    let shape =
-        (kind.bits() << 30 | planted!("crc_without_length", 0, len)).wrapping_mul(0x85EB_CA6B);
+    let shape = planted!("crc_without_length", shape & !LEN_MASK, shape).wrapping_mul(0x85EB_CA6B);
     (place >> 32) as u32 ^ shape
 }
 

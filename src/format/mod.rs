@@ -174,7 +174,7 @@ mod tests {
         let kinds = pairs("| kind | meaning |");
         for (kind, meaning) in kinds {
             let word = kind.parse::<u64>().unwrap() << 30 | 1;
-            let decoded = format!("{:?}", frame::Word1::decode(word).unwrap().kind);
+            let decoded = format!("{:?}", frame::Word1::decode(word).unwrap().kind());
             let starts = meaning.split([':', ' ']).next().unwrap();
             assert_eq!(decoded.to_lowercase(), starts);
         }

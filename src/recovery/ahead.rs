@@ -73,11 +73,11 @@ impl Notes {
             if at > stop {
                 return;
             }
-            if word1.kind.is_message() {
-                let bytes = &bytes[payload as usize..][..word1.len as usize];
+            if word1.kind().is_message() {
+                let bytes = &bytes[payload as usize..][..word1.len() as usize];
                 self.notes.push(Note {
                     at: payload,
-                    len: word1.len,
+                    len: word1.len(),
                     crc: frame::crc(bytes),
                 });
             }

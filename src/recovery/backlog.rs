@@ -119,7 +119,7 @@ impl Backlog {
             return Ok(Some(Item::Damage { position }));
         };
         let mut item = Item::Filler;
-        if word1.kind.is_message() && state != State::Acknowledged {
+        if word1.kind().is_message() && state != State::Acknowledged {
             item = Item::Message { position, state };
         }
         self.at = position + word1.frame_len();

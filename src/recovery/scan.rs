@@ -77,7 +77,7 @@ impl Scanner<'_> {
             return Ok(Place::Named);
         };
         // Fillers are written acknowledged: in another state nothing could ever let the head pass them.
-        if !word1.kind.is_message() && state != State::Acknowledged {
+        if !word1.kind().is_message() && state != State::Acknowledged {
             return Ok(Place::Named);
         }
         let to_end = self.capacity - (position & (self.capacity - 1));
@@ -87,9 +87,9 @@ impl Scanner<'_> {
             return Ok(Place::Named);
         }
         if verify {
-            let crc = match word1.kind {
+            let crc = match word1.kind() {
                 Kind::First | Kind::Message => {
-                    self.payload(position, u64::from(word1.len), payload)?
+                    self.payload(position, u64::from(word1.len()), payload)?
                 }
                 Kind::Padding | Kind::Abandoned => 0,
             };
@@ -432,7 +432,7 @@ fn pass(
         }
         if let Place::Valid { state, word1 } = place {
             note(&mut found, state, word1, 1);
-            if verify && word1.kind == Kind::First {
+            if verify && word1.kind() == Kind::First {
                 found.told = found.told.max(at);
             }
             acknowledged_prefix &= state == State::Acknowledged;
@@ -442,7 +442,7 @@ fn pass(
             if acknowledged_prefix {
                 found.head = at;
             } else if state != State::Delivered(0)
-                && word1.kind.is_message()
+                && word1.kind().is_message()
                 && found.touched.last() != Some(&page)
             {
                 found.touched.push(page);
@@ -502,7 +502,7 @@ fn pass(
 }
 
 fn note(found: &mut Findings, state: State, word1: Word1, sign: i64) {
-    if !word1.kind.is_message() || state == State::Acknowledged {
+    if !word1.kind().is_message() || state == State::Acknowledged {
         return;
     }
     found.kept = found.kept.saturating_add_signed(sign);

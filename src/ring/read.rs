@@ -67,14 +67,15 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Reads the second word and the payload of the published frame at `position`, whose first word is `word`, and checks them.
+    /// Reads the second word of the published frame at `position`, whose first word is `word`; and the payload, and checks both, with the
+    /// salt of the life, and a buffer for what cannot be lent.
     #[allow(unsafe_code)]
     #[inline(always)]
     fn read_published(
         &self,
         position: u64,
         word: u64,
-        buffer: Option<&mut Vec<u8>>,
+        check: Option<(u64, &mut Vec<u8>)>,
     ) -> Option<(Word1, Option<Lent>)> {
         // SAFETY: R4: published, seen through an Acquire of its first word (E1) or of something that
         // happened later, and not reclaimed: second word and payload do not change. `memory` checks
@@ -83,12 +84,12 @@ impl<M: Memory> Ring<M> {
         if word1.frame_len() > self.layout.bytes_to_end(position) {
             return None;
         }
-        let Some(buffer) = buffer else {
+        let Some((salt, buffer)) = check else {
             return Some((word1, None));
         };
         let (mut crc, mut lent) = (0, None);
-        if word1.kind.is_message() {
-            let len = word1.len as usize;
+        if word1.kind().is_message() {
+            let len = word1.len() as usize;
             // SAFETY: as above, and until the message is acknowledged: whoever uses it holds the delivery, and with that
             // the memory.
             lent = unsafe { self.memory.lend(word + 2, len) };
@@ -103,7 +104,7 @@ impl<M: Memory> Ring<M> {
                 }
             };
         }
-        let matches = word1.matches(position, self.life_at(position).salt, crc);
+        let matches = word1.matches(position, salt, crc);
         (matches || planted!("foreign_bytes_delivered")).then_some((word1, lent))
     }
 
@@ -122,8 +123,33 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Takes the next message before `visible`, stepping over padding and abandoned frames.
+    /// Takes the next message, if it is one of this life that was never handed out: what is nearly always so. `None` says nothing, and
+    /// nothing has changed: see [`Ring::read`].
     #[inline(always)]
+    pub(crate) fn read_fresh(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
+        self.settle_all(reader);
+        let position = reader.cursor;
+        if position < self.life.start {
+            return None;
+        }
+        let word = self.layout.word(position);
+        let salt = self.life.salt;
+        let fresh = frame::word0(position, salt, State::Delivered(0));
+        // [O:read] Acquire: E1, pairs with [O:publish]; second word and payload are there.
+        if self.memory.load(word, weaken!("read", Ordering::Acquire)) != fresh {
+            return None;
+        }
+        let (word1, lent) = self.read_published(position, word, Some((salt, buffer)))?;
+        if !word1.kind().is_message() {
+            return None;
+        }
+        let frame = self.count_delivery(position, word, fresh, State::Delivered(0), lent);
+        self.pass(reader, position + word1.frame_len());
+        self.expect_next(reader, word1.frame_len());
+        Some(frame)
+    }
+
+    /// Takes the next message before `visible`, stepping over padding and abandoned frames.
     pub(crate) fn read(&self, reader: &mut Reader, visible: u64, buffer: &mut Vec<u8>) -> Seen {
         self.settle_all(reader);
         loop {
@@ -131,20 +157,20 @@ impl<M: Memory> Ring<M> {
             if position >= visible {
                 return Seen::Nothing;
             }
-            let life = self.life_at(position);
+            let salt = self.life_at(position).salt;
             let word = self.layout.word(position);
             // [O:read] Acquire: E1, pairs with [O:publish]; second word and payload are there.
             let word0 = self.memory.load(word, weaken!("read", Ordering::Acquire));
-            if !frame::names_position(word0, position, life.salt) {
+            if !frame::names_position(word0, position, salt) {
                 return Seen::Nothing;
             }
             let (Some(state), Some((word1, lent))) = (
                 frame::state_of(word0),
-                self.read_published(position, word, Some(buffer)),
+                self.read_published(position, word, Some((salt, buffer))),
             ) else {
                 return Seen::Foreign { position };
             };
-            let frame = (word1.kind.is_message() && state != State::Acknowledged)
+            let frame = (word1.kind().is_message() && state != State::Acknowledged)
                 .then(|| self.count_delivery(position, word, word0, state, lent));
             let frame_len = word1.frame_len();
             self.pass(reader, position + frame_len);
@@ -237,9 +263,10 @@ impl<M: Memory> Ring<M> {
         // [O:again] Relaxed: the first delivery saw it published (E1), and nobody but the receiver has written
         // the state since.
         let word0 = self.memory.load(word, Ordering::Relaxed);
+        let salt = self.life_at(position).salt;
         match (
             frame::state_of(word0),
-            self.read_published(position, word, Some(buffer)),
+            self.read_published(position, word, Some((salt, buffer))),
         ) {
             (Some(state @ State::Delivered(_)), Some((_, lent))) => {
                 Seen::Message(self.count_delivery(position, word, word0, state, lent))
@@ -262,7 +289,8 @@ impl<M: Memory> Ring<M> {
             let word0 = self.memory.load(word, Ordering::Relaxed);
             let is_filler = frame::state_of(word0) == Some(State::Acknowledged);
             // Whole, and checked: no receiver has done that.
-            match self.read_published(reader.cursor, word, Some(&mut buffer)) {
+            let check = (self.life_at(reader.cursor).salt, &mut buffer);
+            match self.read_published(reader.cursor, word, Some(check)) {
                 Some((word1, _)) if is_filler => {
                     let next = reader.cursor + word1.frame_len();
                     self.pass(&mut reader, next);
@@ -399,7 +427,7 @@ impl<M: Memory> Ring<M> {
 
     fn is_padding(&self, position: u64, word1: Word1) -> bool {
         let salt = self.life_at(position).salt;
-        word1.kind == Kind::Padding && word1.matches(position, salt, 0)
+        word1.kind() == Kind::Padding && word1.matches(position, salt, 0)
     }
 
     /// The published prefix that begins at `from`.
@@ -412,9 +440,9 @@ impl<M: Memory> Ring<M> {
             tells_commit: false,
         };
         while let Some(word1) = self.published_at(prefix.end) {
-            prefix.tells_commit |= prefix.end == from && word1.kind == Kind::First;
+            prefix.tells_commit |= prefix.end == from && word1.kind() == Kind::First;
             prefix.end += word1.frame_len();
-            prefix.claims += u64::from(word1.kind != Kind::Padding);
+            prefix.claims += u64::from(word1.kind() != Kind::Padding);
         }
         prefix
     }
