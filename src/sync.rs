@@ -121,6 +121,7 @@ mod inner {
     #[cold]
     pub(super) fn fence_heavy() {
         use rustix::thread::{MembarrierCommand, membarrier};
+        debug_assert!(has_membarrier(), "fences are even without it");
         fence_whole();
         // Once registered it fails only where the kernel has no memory for an instant; a sleeper must not be
         // missed, so it is asked again.

@@ -64,6 +64,23 @@ fn pieces_become_one_message_whatever_their_lengths() {
 }
 
 #[test]
+fn a_piece_may_lie_better_than_its_place_does() {
+    #[repr(align(16))]
+    struct Aligned([u8; 128]);
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let (tx, rx) = open(&dir.path().join("q"), flush());
+    let second = Aligned(std::array::from_fn(|n| n as u8));
+    for first in 0..=16 {
+        for len in 0..=128 {
+            let pieces = [&[99; 16][..first], &second.0[..len]];
+            tx.send_vectored(&pieces.map(IoSlice::new)).unwrap();
+            assert_eq!(rx.recv().unwrap()[..], pieces.concat());
+        }
+    }
+}
+
+#[test]
 fn held_bytes_stay_as_they_are_while_others_come_and_go() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();

@@ -86,6 +86,7 @@ impl Mapped {
     }
 
     /// Where a word would be, for a hint: perhaps outside of the map.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn guess(&self, word: u64) -> *const u64 {
         let start = self.map.as_ptr().cast::<u64>();
@@ -187,30 +188,23 @@ impl Memory for Mapped {
         self.map.flush_range(offset, len)
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline]
     fn expect_load(&self, word: u64) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let place = self.guess(word);
-            // SAFETY: a hint, which reads and writes nothing, wherever it points; every processor of 64 bits has it.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(place.cast());
-            }
-        }
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads and writes nothing, wherever it points; every processor of 64 bits has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(self.guess(word).cast()) };
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline]
     fn expect_store(&self, word: u64) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let place = self.guess(word);
-            // SAFETY: a hint, which reads and writes nothing, wherever it points; a processor that does not know it takes it for none, but for
-            // the very first ones of 64 bits (2004).
-            unsafe {
-                std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags))
-            };
-        }
+        let place = self.guess(word);
+        // SAFETY: a hint, which reads and writes nothing, wherever it points; a processor that does not know it takes it for none, but for
+        // the very first ones of 64 bits (2004).
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags))
+        };
     }
 
     fn put_aside(&self, word: u64, count: u64) {

@@ -128,7 +128,7 @@ mod tests {
         struct Room([u8; 256]);
         let bytes = Room(std::array::from_fn(|i| i as u8 | 1));
         for len in 0..=200 {
-            for skip in 0..=16 {
+            for (skip, place) in (0..=16).flat_map(|skip| [(skip, 32), (skip, 40), (skip, 33)]) {
                 let given = &bytes.0[skip..skip + len];
                 let mut stage = Stage::new();
                 let staged = stage.copy(given);
@@ -138,11 +138,14 @@ mod tests {
                 assert_eq!(is_staged, is_wanted && (16..=128).contains(&len));
                 let mut to = Room([0; 256]);
                 // SAFETY: there is room for them.
-                let copied = unsafe { copy_staged(staged, to.0[32..].as_mut_ptr()) };
-                assert!(copied || !is_staged, "{len} at {skip}");
-                let expected = if copied { given } else { &[] };
-                assert_eq!(to.0[32..32 + expected.len()], *expected);
-                assert!(to.0[32 + expected.len()..].iter().all(|byte| *byte == 0));
+                let copied = unsafe { copy_staged(staged, to.0[place..].as_mut_ptr()) };
+                assert!(copied || !is_staged || place != 32, "{len} at {skip}");
+                assert!(!copied || place == 32, "{len} at {skip} to {place}");
+                let mut expected = [0; 256];
+                if copied {
+                    expected[place..place + len].copy_from_slice(given);
+                }
+                assert_eq!(to.0, expected);
             }
         }
     }

@@ -75,8 +75,8 @@ pub(crate) struct Claim<'a, M: Memory> {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Fetches the lines that a payload of `len` bytes will be stored in, if nobody else claims them before, while its checksum is made. The
-    /// stores of a small one wait for nobody ([`stage`](crate::memory::stage)).
+    /// Fetches the lines that a payload of `len` bytes will be stored in, if nobody else claims them before, while its checksum is made. For small
+    /// ones, which are staged most often ([`stage`](crate::memory::stage)), that is more than it saves.
     #[inline(always)]
     pub(crate) fn expect_claim(&self, len: u64) {
         if len > STAGED_LEN_MAX {
@@ -280,11 +280,11 @@ impl<M: Memory> Claim<'_, M> {
     /// is on stable storage.
     #[inline(always)]
     pub(crate) fn publish(self, payload: &[IoSlice<'_>], crc: u32, first: bool) {
-        let claim = ManuallyDrop::new(self);
-        if payload_len(payload) != u64::from(claim.len) {
-            another_payload(ManuallyDrop::into_inner(claim));
+        if payload_len(payload) != u64::from(self.len) {
+            another_payload(self);
         }
         debug_assert_eq!(crc, payload_crc(payload));
+        let claim = ManuallyDrop::new(self);
         claim.fill_padding();
         let kind = match first {
             true => Kind::First,
