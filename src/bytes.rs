@@ -99,9 +99,7 @@ impl BytesSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
-        self.sending
-            .send(bytes, Wait::No)
-            .map_err(Failed::without_value)
+        self.send_vectored(&[IoSlice::new(bytes)])
     }
 
     /// Sends several pieces of bytes as one message.
@@ -120,7 +118,7 @@ impl BytesSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<(), SendError<()>> {
-        let sent = self.sending.send_vectored(pieces, Wait::No);
+        let sent = self.sending.send_bytes(pieces, Wait::No);
         sent.map_err(Failed::without_value)
     }
 }
@@ -153,9 +151,7 @@ impl BytesSyncSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
-        self.sending
-            .send(bytes, Wait::Until(None))
-            .map_err(Failed::without_value)
+        self.send_vectored(&[IoSlice::new(bytes)])
     }
 
     /// Sends several pieces of bytes as one message.
@@ -174,7 +170,7 @@ impl BytesSyncSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<(), SendError<()>> {
-        let sent = self.sending.send_vectored(pieces, Wait::Until(None));
+        let sent = self.sending.send_bytes(pieces, Wait::Until(None));
         sent.map_err(Failed::without_value)
     }
 
@@ -194,7 +190,7 @@ impl BytesSyncSender {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn try_send(&self, bytes: &[u8]) -> Result<(), TrySendError<()>> {
-        let sent = self.sending.send(bytes, Wait::No);
+        let sent = self.sending.send_bytes(&[IoSlice::new(bytes)], Wait::No);
         sent.map_err(|failed| failed.into_try(()))
     }
 
@@ -218,7 +214,7 @@ impl BytesSyncSender {
         timeout: Duration,
     ) -> Result<(), SendTimeoutError<()>> {
         let wait = Wait::Until(Instant::now().checked_add(timeout));
-        let sent = self.sending.send(bytes, wait);
+        let sent = self.sending.send_bytes(&[IoSlice::new(bytes)], wait);
         sent.map_err(|failed| failed.into_timeout(()))
     }
 }

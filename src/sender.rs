@@ -4,6 +4,7 @@ use crate::channel::{Channel, OnDisk};
 use crate::codec::{self, Bincode, Codec, SEALED};
 use crate::durability::{SendFailure, Wait};
 use crate::error::{CodecError, Error, SendError, SendErrorKind, SendTimeoutError, TrySendError};
+use crate::memory::stage::Stage;
 use crate::options::Durability;
 use crate::overflow::Slot;
 use crate::sync::Arc;
@@ -40,15 +41,16 @@ impl Sending {
         self.channel.common().receiver_is_gone()
     }
 
-    /// All below is one function, and its result fits in registers; the callers are many.
+    /// Sends what a value became. All below is one function, and its result fits in registers; the callers are many.
     #[inline(never)]
-    pub(crate) fn send(&self, payload: &[u8], wait: Wait) -> Result<(), Failed> {
-        self.send_inline(&[IoSlice::new(payload)], wait)
+    fn send_value(&self, payload: &[u8], wait: Wait) -> Result<(), Failed> {
+        let mut stage = Stage::new();
+        self.send_inline(&[IoSlice::new(stage.copy(payload))], wait)
     }
 
-    /// The same of a payload in parts.
+    /// The same of bytes, which are copied once.
     #[inline(never)]
-    pub(crate) fn send_vectored(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
+    pub(crate) fn send_bytes(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
         self.send_inline(payload, wait)
     }
 
@@ -165,13 +167,13 @@ impl<T, C: Codec<T>> Handle<T, C> {
     fn send(&self, value: &T, wait: Wait) -> Result<(), Failed> {
         if let Some(payload) = C::bytes_of(value) {
             self.check_once(payload)?;
-            return self.sending.send(payload, wait);
+            return self.sending.send_value(payload, wait);
         }
         codec::with_buffer(|payload| {
             // User code runs here, before anything is claimed.
             C::encode(value, payload).map_err(Failed::encoding)?;
             self.check_once(payload)?;
-            self.sending.send(payload, wait)
+            self.sending.send_value(payload, wait)
         })
     }
 

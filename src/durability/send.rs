@@ -5,7 +5,6 @@ use super::{Goal, Log, Mode, POISONED, RECEIVER_GONE, SendFailure, Wait};
 use crate::format::POSITION_MAX;
 use crate::format::frame::{payload_crc, payload_len};
 use crate::memory::Memory;
-use crate::memory::stage::Stage;
 use crate::planted::planted;
 use crate::ring::{Claim, NoRoom, Room};
 use crate::sync::{Ordering, back_off, back_off_long, looks_for_room};
@@ -35,15 +34,6 @@ impl<M: Memory> Log<M> {
         {
             return Err(None);
         }
-        let mut stage = Stage::new();
-        let staged;
-        let payload = match payload {
-            [whole] => {
-                staged = [IoSlice::new(stage.copy(whole))];
-                &staged
-            }
-            _ => payload,
-        };
         self.ring.expect_claim(len);
         let crc = payload_crc(payload);
         let Ok(claim) = self.ring.claim(len, wait.room()) else {

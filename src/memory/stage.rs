@@ -1,4 +1,4 @@
-//! A copy of a small payload, in larger pieces than it was made in.
+//! A copy of a small value, in larger pieces than it was made in.
 //!
 //! Who sends a value has just stored it, 8 bytes at a time or fewer. A load of more bytes than one store wrote waits until they
 //! all are in the cache, and so is behind every store that came before: those of the last frame among them, whose lines come from another

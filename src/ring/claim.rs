@@ -76,7 +76,7 @@ pub(crate) struct Claim<'a, M: Memory> {
 
 impl<M: Memory> Ring<M> {
     /// Fetches the lines that a payload of `len` bytes will be stored in, if nobody else claims them before, while its checksum is made. For small
-    /// ones, which are staged most often ([`stage`](crate::memory::stage)), that is more than it saves.
+    /// ones, which are staged if they are values ([`stage`](crate::memory::stage)), that is more than it saves.
     #[inline(always)]
     pub(crate) fn expect_claim(&self, len: u64) {
         if len > STAGED_LEN_MAX {
