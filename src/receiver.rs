@@ -20,10 +20,16 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Receiving {
     channel: Option<Lessor<Arc<Channel<OnDisk>>>>,
-    reading: RefCell<Reading<OnDisk>>,
-    /// An error at which an iterator stopped: the next `recv` returns it.
-    pending: RefCell<Option<Box<RecvError>>>,
+    inside: RefCell<Inside>,
     report: RecoveryReport,
+}
+
+/// What changes with each message.
+#[derive(Debug)]
+struct Inside {
+    reading: Reading<OnDisk>,
+    /// An error at which an iterator stopped: the next `recv` returns it.
+    pending: Option<Box<RecvError>>,
 }
 
 impl Receiving {
@@ -31,8 +37,10 @@ impl Receiving {
         let (channel, reading, report) = parts;
         Receiving {
             channel: Some(Lessor::new(channel)),
-            reading: RefCell::new(reading),
-            pending: RefCell::new(None),
+            inside: RefCell::new(Inside {
+                reading,
+                pending: None,
+            }),
             report,
         }
     }
@@ -56,19 +64,20 @@ impl Receiving {
             &mut Reading<OnDisk>,
         ) -> Result<D, RecvError>,
     ) -> Option<Result<D, RecvError>> {
-        if let Some(error) = self.pending.borrow_mut().take() {
+        let mut inside = self.inside.borrow_mut();
+        let Inside { reading, pending } = &mut *inside;
+        if let Some(error) = pending.take() {
             return Some(Err(*error));
         }
         let channel = self.channel();
-        let mut reading = self.reading.borrow_mut();
-        let held = match channel.try_read_next(&mut reading) {
+        let held = match channel.try_read_next(reading) {
             Some(held) => held,
-            None => match self.receive_other(&mut reading, wait)? {
+            None => match self.receive_other(reading, wait)? {
                 Ok(held) => held,
                 Err(error) => return Some(Err(error)),
             },
         };
-        Some(deliver(channel, held, &mut reading))
+        Some(deliver(channel, held, reading))
     }
 
     /// What is not there yet, and what is no message of this life.
@@ -105,7 +114,7 @@ impl Receiving {
     #[cold]
     fn keep(&self, error: RecvError) {
         if !matches!(error, RecvError::Disconnected) {
-            *self.pending.borrow_mut() = Some(Box::new(error));
+            self.inside.borrow_mut().pending = Some(Box::new(error));
         }
     }
 
@@ -123,7 +132,7 @@ impl Receiving {
         let Some(channel) = self.channel.take() else {
             return Ok(());
         };
-        *self.pending.borrow_mut() = None;
+        self.inside.get_mut().pending = None;
         channel.common().receiver_left();
         let checked = channel.common().check();
         match channel.end().map(Arc::try_unwrap) {

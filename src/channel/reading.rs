@@ -126,7 +126,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     /// The next message, if it is there, and if no other comes before: what is nearly always so. `None` says nothing.
     #[inline(always)]
     pub(crate) fn try_read_next(&self, reading: &mut Reading<F>) -> Option<Held<F>> {
-        if reading.backlog.is_some() || self.common().has_returned() {
+        if reading.backlog.is_some() {
             return None;
         }
         let frame = reading

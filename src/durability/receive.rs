@@ -8,10 +8,10 @@ use crate::sync::{Fences, Ordering, weaken_fence};
 use std::io;
 
 impl<M: Memory> Log<M> {
-    /// Takes the next message, if it is there. `None` says nothing: see [`Log::try_read`].
+    /// Takes the next message, if it is there, and none came back. `None` says nothing: see [`Log::try_read`].
     #[inline(always)]
     pub(crate) fn try_read_next(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
-        if self.is_per_send() || self.has_status(POISONED) {
+        if self.is_per_send() || self.common.has_returned() || self.has_status(POISONED) {
             return None;
         }
         self.ring.read_fresh(reader, buffer)
