@@ -154,14 +154,14 @@ mod tests {
     fn no_addition_is_lost_where_a_bias_ends() {
         for _ in 0..300 {
             let (bias, number) = (Bias::new(), AtomicU64::new(0));
-            std::thread::scope(|scope| {
-                for _ in 0..3 {
-                    scope.spawn(|| {
-                        for _ in 0..1000 {
-                            bias.add(&number, 1, Ordering::Relaxed);
-                        }
-                    });
+            let add = || {
+                for _ in 0..1000 {
+                    bias.add(&number, 1, Ordering::Relaxed);
                 }
+            };
+            std::thread::scope(|scope| {
+                let threads = [(); 3].map(|()| scope.spawn(add));
+                threads.map(|thread| thread.join().unwrap());
             });
             assert_eq!(number.into_inner(), 3000);
         }
@@ -175,7 +175,8 @@ mod tests {
             assert_eq!(bias.enter().is_some(), has_any);
         }
         std::thread::scope(|scope| {
-            scope.spawn(|| assert!(bias.enter().is_none()));
+            let other = scope.spawn(|| assert!(bias.enter().is_none()));
+            other.join().unwrap();
         });
         assert!(bias.enter().is_none());
     }
