@@ -161,7 +161,9 @@ mod tests {
             };
             std::thread::scope(|scope| {
                 let threads = [(); 3].map(|()| scope.spawn(add));
-                threads.map(|thread| thread.join().unwrap());
+                for thread in threads {
+                    thread.join().unwrap();
+                }
             });
             assert_eq!(number.into_inner(), 3000);
         }
