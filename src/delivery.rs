@@ -19,6 +19,7 @@ pub(crate) struct Receipt {
 }
 
 impl Drop for Receipt {
+    #[inline(never)]
     fn drop(&mut self) {
         if self.leave {
             // The next life delivers it.

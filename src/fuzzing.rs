@@ -107,7 +107,7 @@ impl Life {
 
     pub fn receive(&mut self) -> Option<Got> {
         let incoming = self.channel.receive(&mut self.reading, Wait::No)?;
-        let payload = self.reading.payload().to_vec();
+        let payload = self.reading.payload(&self.reading.lent()).to_vec();
         Some(match incoming {
             Incoming::Message(held) => Got::Message {
                 position: held.position,

@@ -5,6 +5,7 @@ use crate::codec::{Bincode, Codec, SEALED};
 use crate::delivery::{Delivery, Receipt};
 use crate::durability::Wait;
 use crate::error::{Error, RecvError, RecvTimeoutError, TryRecvError};
+use crate::memory::Lent;
 use crate::memory::lease::Lessor;
 use crate::options::{Durability, ReceiverOptions};
 use crate::recovery::RecoveryReport;
@@ -53,7 +54,8 @@ impl Receiving {
             .expect("the channel is there until the receiver is gone")
     }
 
-    /// `None` if there is nothing in time. `deliver` makes of a place, and the reading that has its payload, what the user gets.
+    /// `None` if there is nothing in time. `deliver` makes of a place, of where the payload lies, and of the reading that has it if it
+    /// was copied, what the user gets.
     #[inline(always)]
     pub(crate) fn receive<D>(
         &self,
@@ -61,23 +63,24 @@ impl Receiving {
         deliver: impl FnOnce(
             &Lessor<Arc<Channel<OnDisk>>>,
             Held<OnDisk>,
+            Option<Lent>,
             &mut Reading<OnDisk>,
         ) -> Result<D, RecvError>,
     ) -> Option<Result<D, RecvError>> {
         let mut inside = self.inside.borrow_mut();
         let Inside { reading, pending } = &mut *inside;
-        if let Some(error) = pending.take() {
-            return Some(Err(*error));
+        if pending.is_some() {
+            return pending.take().map(|error| Err(*error));
         }
         let channel = self.channel();
-        let held = match channel.try_read_next(reading) {
-            Some(held) => held,
+        let (held, lent) = match channel.try_read_next(reading) {
+            Some(read) => read,
             None => match self.receive_other(reading, wait)? {
-                Ok(held) => held,
+                Ok(held) => (held, reading.lent()),
                 Err(error) => return Some(Err(error)),
             },
         };
-        Some(deliver(channel, held, reading))
+        Some(deliver(channel, held, lent, reading))
     }
 
     /// What is not there yet, and what is no message of this life.
@@ -91,7 +94,8 @@ impl Receiving {
         Some(Err(match channel.receive(reading, wait)? {
             Incoming::Message(held) => return Some(Ok(held)),
             Incoming::Damage { held, end } => {
-                let left = Left::new(channel, held, reading.bytes());
+                let (log, position, deliveries) = held.into_parts();
+                let left = Left::new(channel, log, position, deliveries, reading.bytes());
                 RecvError::Corrupt(Corrupt { left, end })
             }
             Incoming::Disconnected => RecvError::Disconnected,
@@ -242,16 +246,22 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     /// `None` if there is nothing in time.
     #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
-        self.receiving.receive(wait, |channel, held, reading| {
-            match C::decode_caught(reading.payload(), SEALED) {
-                Ok(value) => Ok(Delivery::new(value, Receipt::new(channel.lease(), held))),
-                Err(cause) => Err(RecvError::Undecodable(Undecodable {
-                    deliveries: held.deliveries,
-                    left: Left::new(channel, held, reading.payload()),
-                    cause,
-                })),
-            }
-        })
+        self.receiving
+            .receive(wait, |channel, held, lent, reading| {
+                let payload = reading.payload(&lent);
+                let (log, position, deliveries) = held.into_parts();
+                match C::decode_caught(payload, SEALED) {
+                    Ok(value) => {
+                        let held = Held::new(log, position, deliveries);
+                        Ok(Delivery::new(value, Receipt::new(channel.lease(), held)))
+                    }
+                    Err(cause) => Err(RecvError::Undecodable(Undecodable {
+                        deliveries,
+                        left: Left::new(channel, log, position, deliveries, payload),
+                        cause,
+                    })),
+                }
+            })
     }
 
     /// Receives the next message. Waits while there is none and a sender is left.

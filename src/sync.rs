@@ -149,25 +149,22 @@ mod inner {
         std::thread::yield_now();
     }
 
+    thread_local!(static NUMBER: Cell<u64> = const { Cell::new(0) });
+
     /// A number that no other thread of this process has, or had.
-    #[inline(always)]
     pub(crate) fn thread_number() -> u64 {
-        thread_local!(static NUMBER: Cell<u64> = const { Cell::new(0) });
-        match NUMBER.get() {
-            0 => {
-                let number = new_number();
-                NUMBER.set(number);
-                number
-            }
-            number => number,
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        if NUMBER.get() == 0 {
+            // [O:thread_number] Relaxed: each gets another one; no data hangs on it.
+            NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
         }
+        NUMBER.get()
     }
 
-    #[cold]
-    fn new_number() -> u64 {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        // [O:thread_number] Relaxed: each gets another one; no data hangs on it.
-        LAST.fetch_add(1, Ordering::Relaxed) + 1
+    /// The same; 0 if this thread was never asked for it.
+    #[inline(always)]
+    pub(crate) fn known_thread_number() -> u64 {
+        NUMBER.get()
     }
 
     /// Waits for another thread that needs a few instructions, and perhaps a processor: ours, even if it would not get that
@@ -341,6 +338,10 @@ mod inner {
             static NUMBER: u64 = LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         }
         NUMBER.with(|number| *number)
+    }
+
+    pub(crate) fn known_thread_number() -> u64 {
+        thread_number()
     }
 
     pub(crate) fn wait_turn(_look: u32) {

@@ -3,6 +3,7 @@
 use crate::channel::{Channel, Held, OnDisk};
 use crate::error::{CodecError, Error};
 use crate::message_id::MessageId;
+use crate::overflow::LogOf;
 use crate::sync::Arc;
 use std::fmt;
 use std::path::PathBuf;
@@ -15,10 +16,19 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    pub(crate) fn new(channel: &Arc<Channel<OnDisk>>, held: Held<OnDisk>, bytes: &[u8]) -> Self {
+    /// With the parts of a [`Held`], which need not be in memory where this is not called.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn new(
+        channel: &Arc<Channel<OnDisk>>,
+        log: Option<LogOf<OnDisk>>,
+        position: u64,
+        deliveries: u64,
+        bytes: &[u8],
+    ) -> Self {
         Left {
             channel: Arc::clone(channel),
-            held,
+            held: Held::new(log, position, deliveries),
             bytes: bytes.to_vec(),
         }
     }

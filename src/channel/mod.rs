@@ -20,7 +20,7 @@ use crate::memory::Medium;
 use crate::message_id::MessageId;
 use crate::options::Durability;
 use crate::overflow::disk::Disk;
-use crate::overflow::{Chain, Files, Named, Slot};
+use crate::overflow::{Chain, Files, LogOf, Named, Slot};
 use crate::planted::planted;
 use crate::sync::Arc;
 use crate::undelivered::DamageCause;
@@ -50,13 +50,27 @@ pub(crate) struct Channel<F: Files> {
 #[derive(Debug)]
 pub(crate) struct Held<F: Files> {
     /// `None`: the file that was sent into first in this life.
-    log: Option<Arc<Log<F::Memory>>>,
+    log: Option<LogOf<F>>,
     pub(crate) position: u64,
     /// As in [`Frame`](crate::ring::Frame); as wide as the rest, so that moving it takes no byte between.
     pub(crate) deliveries: u64,
 }
 
 impl<F: Files> Held<F> {
+    #[inline(always)]
+    pub(crate) fn new(log: Option<LogOf<F>>, position: u64, deliveries: u64) -> Self {
+        Held {
+            log,
+            position,
+            deliveries,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn into_parts(self) -> (Option<LogOf<F>>, u64, u64) {
+        (self.log, self.position, self.deliveries)
+    }
+
     #[inline]
     fn log<'a>(&'a self, channel: &'a Channel<F>) -> &'a Log<F::Memory> {
         self.log.as_ref().unwrap_or(channel.chain.first())
@@ -149,7 +163,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     }
 
     /// Acknowledges a message, once. Never waits for the disk.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn acknowledge(&self, held: &Held<F>) {
         held.log(self).acknowledge(held.position);
     }

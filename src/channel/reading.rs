@@ -79,10 +79,15 @@ impl<F: Files> Reading<F> {
         }
     }
 
-    /// The payload of the message that was read last.
+    /// Where the payload of the message that [`Channel::receive`] gave last lies.
+    pub(crate) fn lent(&self) -> Option<Lent> {
+        self.lent
+    }
+
+    /// The payload of the message that was read last, by where it lies.
     #[inline]
-    pub(crate) fn payload(&self) -> &[u8] {
-        match &self.lent {
+    pub(crate) fn payload<'a>(&'a self, lent: &'a Option<Lent>) -> &'a [u8] {
+        match lent {
             Some(lent) => lent,
             None => &self.payload,
         }
@@ -90,8 +95,8 @@ impl<F: Files> Reading<F> {
 
     /// The same, to be kept.
     #[inline]
-    pub(crate) fn take_payload(&mut self) -> Payload {
-        match self.lent {
+    pub(crate) fn take_payload(&mut self, lent: Option<Lent>) -> Payload {
+        match lent {
             Some(lent) => Payload::Lent(lent),
             None => Payload::Copied(std::mem::take(&mut self.payload)),
         }
@@ -123,17 +128,20 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
-    /// The next message, if it is there, and if no other comes before: what is nearly always so. `None` says nothing.
+    /// The next message, if it is there, and if no other comes before: what is nearly always so. `None` says nothing. And where its payload
+    /// lies.
     #[inline(always)]
-    pub(crate) fn try_read_next(&self, reading: &mut Reading<F>) -> Option<Held<F>> {
+    pub(crate) fn try_read_next(
+        &self,
+        reading: &mut Reading<F>,
+    ) -> Option<(Held<F>, Option<Lent>)> {
         if reading.backlog.is_some() {
             return None;
         }
         let frame = reading
             .log
             .try_read_next(&mut reading.reader, &mut reading.payload)?;
-        reading.lent = frame.lent;
-        Some(self.held(&reading.log, frame))
+        Some((self.held(&reading.log, frame), frame.lent))
     }
 
     /// What there is to receive now; `None` if nothing.

@@ -117,7 +117,7 @@ impl Drain<'_> {
             assert!((life.head..life.tail).contains(&id.position()));
             let last = found.messages.last();
             assert!(last.is_none_or(|m| m.id < id), "{id} is behind {last:?}");
-            found.push(id, deliveries, life.reading.payload());
+            found.push(id, deliveries, life.reading.payload(&life.reading.lent()));
             again += u64::from(deliveries > 1);
             if late {
                 held.push(id);
@@ -181,7 +181,7 @@ impl Drain<'_> {
         }
         for (id, payload) in ids {
             assert_eq!(receive_one(life), Some((id, 1)));
-            assert!(life.reading.payload() == payload);
+            assert!(life.reading.payload(&life.reading.lent()) == payload);
             if self.shape.is_some() {
                 life.acknowledge(id);
                 self.tend(life, 10);

@@ -179,7 +179,7 @@ impl<F: Files<Memory = Simulated>> Life<F> {
             Incoming::Message(held) => Got::Message {
                 id: self.channel.id(&held),
                 deliveries: held.deliveries as u8,
-                payload: self.reading.payload().to_vec(),
+                payload: self.reading.payload(&self.reading.lent()).to_vec(),
             },
             Incoming::Damage { held, end } => Got::Damage {
                 position: held.position,

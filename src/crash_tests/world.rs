@@ -293,7 +293,10 @@ impl<F: Files<Memory = Simulated>> World<F> {
             !sent.is_settled() && !self.held.iter().any(|held| held.0 == index),
             "{sent:?}"
         );
-        assert!(self.reading.payload() == sent.payload, "{id} is changed");
+        assert!(
+            self.reading.payload(&self.reading.lent()) == sent.payload,
+            "{id} is changed"
+        );
         let count = sent.delivered_before + sent.delivered.len() as u64 + 1;
         assert_eq!(held.deliveries, count.min(14), "{sent:?}");
         let Some((_, published)) = sent.published else {

@@ -7,10 +7,10 @@ use std::io;
 
 impl<M: Memory> Log<M> {
     /// Whether a position lies a quarter of the ring or more behind the head of the last checkpoint.
+    #[inline]
     pub(super) fn is_quarter_behind(&self, position: u64) -> bool {
-        // [O:stored_head] Relaxed: a hint; looked at again under the lock.
-        let stored = self.stored_head.load(Ordering::Relaxed);
-        position.saturating_sub(stored) >= self.ring.capacity() / 4
+        // [O:quarter_at] Relaxed: a hint; looked at again under the lock.
+        position >= self.quarter_at.load(Ordering::Relaxed)
     }
 
     /// Stores a checkpoint when the head has moved a quarter of the ring since the last.

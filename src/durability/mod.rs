@@ -128,8 +128,8 @@ pub(crate) struct Log<M: Memory> {
     /// Waits that are not to give way to others before they sleep.
     strangers: AtomicU64,
     pages: Mutex<Pages>,
-    /// The head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
-    stored_head: AtomicU64,
+    /// A quarter of the ring behind the head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
+    quarter_at: AtomicU64,
     /// The keeper is told when less than so many bytes are left before the limit; 0: never.
     ahead: u64,
     /// The limit for which it was told.
@@ -177,7 +177,7 @@ impl<M: Memory> Log<M> {
             leader: Mutex::new(Lead::default()),
             crowd: AtomicU64::new(0),
             strangers: AtomicU64::new(0),
-            stored_head: AtomicU64::new(stored[0].head),
+            quarter_at: AtomicU64::new(stored[0].head + ring.capacity() / 4),
             pages: Mutex::new(pages),
             ahead,
             told_at: AtomicU64::new(0),

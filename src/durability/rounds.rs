@@ -347,8 +347,9 @@ impl<M: Memory> Log<M> {
         self.ring
             .memory()
             .store_words(self.ring.layout().checkpoints[page], &checkpoint.encode());
-        // [O:stored_head] Relaxed: a hint for when to store the next; the lock orders the rest.
-        self.stored_head.store(head, Ordering::Relaxed);
+        // [O:quarter_at] Relaxed: a hint for when to store the next; the lock orders the rest.
+        self.quarter_at
+            .store(head + self.ring.capacity() / 4, Ordering::Relaxed);
         checkpoint
     }
 

@@ -40,17 +40,28 @@ impl<M: Memory> Log<M> {
             return Err(Some(crc));
         };
         let position = claim.position();
-        self.put(claim, payload, crc);
+        let first = planted!(
+            "commit_told_without_syncs",
+            self.tells_commit(&claim),
+            false
+        );
+        self.put(claim, payload, crc, first, true);
         Ok(position)
     }
 
-    /// Writes and publishes. Returns where the frame ends.
+    /// Writes and publishes. Returns where the frame ends. `first`: it tells the commit; `readable`: the receiver may look at it already.
     #[inline(always)]
-    fn put(&self, claim: Claim<'_, M>, payload: &[IoSlice<'_>], crc: u32) -> u64 {
+    fn put(
+        &self,
+        claim: Claim<'_, M>,
+        payload: &[IoSlice<'_>],
+        crc: u32,
+        first: bool,
+        readable: bool,
+    ) -> u64 {
         let end = claim.end();
-        let first = self.tells_commit(&claim);
         claim.publish(payload, crc, first);
-        self.ring.announce(!self.is_per_send());
+        self.ring.announce(readable);
         if self.ahead > 0 {
             self.tell_keeper(end);
         }
@@ -84,7 +95,8 @@ impl<M: Memory> Log<M> {
         let crc = crc.unwrap_or_else(|| payload_crc(payload));
         let claim = self.claim(len, wait)?;
         let position = claim.position();
-        Ok((position, self.put(claim, payload, crc)))
+        let (first, readable) = (self.tells_commit(&claim), !self.is_per_send());
+        Ok((position, self.put(claim, payload, crc, first, readable)))
     }
 
     /// Makes what was published up to `end` as durable as the mode promises.

@@ -8,10 +8,13 @@
 //! Sources: Kawachiya, Koseki, Onodera, "Lock Reservation: Java Locks Can Mostly Do Without Atomic Operations" (OOPSLA 2002);
 //! Dice, Huang, Yang, "Asymmetric Dekker Synchronization" (2001).
 
-use crate::sync::{AtomicU64, Fences, Ordering, thread_number, wait_turn, weaken, weaken_fence};
+use crate::sync::{
+    AtomicU64, Fences, Ordering, known_thread_number, thread_number, wait_turn, weaken,
+    weaken_fence,
+};
 
-/// Threads have the numbers between.
-const NOBODY: u64 = 0;
+/// Threads have the numbers below.
+const NOBODY: u64 = u64::MAX - 2;
 const ENDING: u64 = u64::MAX - 1;
 const SHARED: u64 = u64::MAX;
 
@@ -67,14 +70,32 @@ impl Bias {
     #[inline(always)]
     pub(crate) fn enter(&self) -> Option<Alone<'_>> {
         let owner = self.owner();
-        if owner == SHARED {
-            return None;
+        match known_thread_number() {
+            me if me == owner => self.go_in(me),
+            _ if owner == SHARED => None,
+            _ => self.enter_otherwise(),
         }
+    }
+
+    /// Only if this thread has the bias.
+    #[inline(always)]
+    pub(crate) fn enter_again(&self) -> Option<Alone<'_>> {
+        let me = known_thread_number();
+        (me == self.owner()).then(|| self.go_in(me))?
+    }
+
+    #[cold]
+    fn enter_otherwise(&self) -> Option<Alone<'_>> {
         let me = thread_number();
-        if owner != me && !self.is_first(me) {
+        if !self.is_first(me) {
             self.share();
             return None;
         }
+        self.go_in(me)
+    }
+
+    #[inline(always)]
+    fn go_in(&self, me: u64) -> Option<Alone<'_>> {
         // [O:bias_enter] Relaxed: the fence orders it, and what follows.
         self.inside.store(1, Ordering::Relaxed);
         let alone = Alone { bias: self };
@@ -84,7 +105,6 @@ impl Bias {
         (self.owner.load(Ordering::Relaxed) == me).then_some(alone)
     }
 
-    #[cold]
     fn is_first(&self, me: u64) -> bool {
         // [O:bias_take] Relaxed, both: whoever comes first; there is nothing before it.
         self.owner
@@ -129,10 +149,18 @@ impl Bias {
     /// Adds to a number that is only changed in this way, or behind [`Bias::share`]. Wraps. Returns what it was.
     #[inline(always)]
     pub(crate) fn add(&self, number: &AtomicU64, more: u64, order: Ordering) -> u64 {
-        let Some(_alone) = self.enter() else {
+        match self.enter() {
+            Some(alone) => alone.add(number, more, order),
             // [O:forwarded] The order is the caller's.
-            return number.fetch_add(more, order);
-        };
+            None => number.fetch_add(more, order),
+        }
+    }
+}
+
+impl Alone<'_> {
+    /// As [`Bias::add`].
+    #[inline(always)]
+    pub(crate) fn add(self, number: &AtomicU64, more: u64, order: Ordering) -> u64 {
         // [O:bias_number] Relaxed: only we change it now.
         let before = number.load(Ordering::Relaxed);
         // [O:none] As far as a store has the caller's order.

@@ -9,7 +9,7 @@ use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-type LogOf<F> = Arc<Log<<F as Files>::Memory>>;
+pub(crate) type LogOf<F> = Arc<Log<<F as Files>::Memory>>;
 
 /// One file of the chain.
 #[derive(Debug)]

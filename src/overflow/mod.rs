@@ -15,7 +15,7 @@ mod named;
 pub(crate) mod open;
 mod tidy;
 
-pub(crate) use chain::{Chain, Entry, Found, Next, Slot};
+pub(crate) use chain::{Chain, Entry, Found, LogOf, Next, Slot};
 pub(crate) use grow::Growth;
 #[cfg(not(all(loom, feature = "models")))]
 pub(crate) use named::Named;

@@ -1,7 +1,6 @@
 //! Producers: claim, write, publish or abandon.
 
 use super::{LINE_LEN, LINE_WORDS, Ring};
-use crate::format::POSITION_MAX;
 use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc, payload_len};
 use crate::memory::bias::Alone;
 use crate::memory::stage::STAGED_LEN_MAX;
@@ -115,7 +114,7 @@ impl<M: Memory> Ring<M> {
                 .load(weaken!("limit_claim", Ordering::Acquire));
             let padding = self.layout.padding(tail, size);
             let end = tail + padding + size;
-            if (end > limit && !planted!("limit_ignored")) || end >= POSITION_MAX {
+            if end > limit && !planted!("limit_ignored") {
                 drop(alone);
                 if admitted {
                     self.give_back_admission();
@@ -220,18 +219,18 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Writes a frame into words that the caller owns (R3), and publishes it.
+    /// Writes a frame into words that the caller owns (R3), with the salt of its life, and publishes it.
     #[allow(unsafe_code)]
     #[inline(always)]
     fn write_and_publish(
         &self,
         position: u64,
+        salt: u64,
         word1: Word1,
         payload: &[IoSlice<'_>],
         state: State,
     ) {
         let word = self.layout.word(position);
-        let salt = self.life_at(position).salt;
         // SAFETY: R3: these words are the caller's since it moved the tail (R2), or since it was
         // given the damage that they hold, and until the store below; E4 orders whatever others did
         // with them before. `memory` checks the bounds.
@@ -253,8 +252,9 @@ impl<M: Memory> Ring<M> {
     #[inline(never)]
     pub(super) fn publish_filler(&self, kind: Kind, position: u64, frame_bytes: u64) {
         let len = (frame_bytes - frame::FRAME_HEADER_LEN) as u32;
-        let word1 = Word1::new(kind, position, self.life_at(position).salt, len, 0);
-        self.write_and_publish(position, word1, &[], State::Acknowledged);
+        let salt = self.salt_at(position);
+        let word1 = Word1::new(kind, position, salt, len, 0);
+        self.write_and_publish(position, salt, word1, &[], State::Acknowledged);
     }
 }
 
@@ -290,10 +290,10 @@ impl<M: Memory> Claim<'_, M> {
             true => Kind::First,
             false => Kind::Message,
         };
-        let word1 = Word1::new(kind, claim.position, claim.ring.life.salt, claim.len, crc);
-        claim
-            .ring
-            .write_and_publish(claim.position, word1, payload, State::Delivered(0));
+        let (ring, position) = (claim.ring, claim.position);
+        let salt = ring.life.salt;
+        let word1 = Word1::new(kind, position, salt, claim.len, crc);
+        ring.write_and_publish(position, salt, word1, payload, State::Delivered(0));
     }
 
     #[inline(always)]

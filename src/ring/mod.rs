@@ -35,7 +35,8 @@ pub(crate) use claim::{Claim, NoRoom, Room};
 pub(crate) use position::Layout;
 pub(crate) use read::{Frame, Reader, Seen};
 
-use crate::format::frame;
+use crate::format::POSITION_MAX;
+use crate::format::frame::{self, FRAME_ALIGN};
 use crate::format::incarnations::{Life, Lives};
 use crate::memory::bias::Bias;
 use crate::memory::{Memory, WORD_LEN};
@@ -115,6 +116,9 @@ struct Back {
     bias: Bias,
 }
 
+/// No frame ends behind it.
+const LIMIT_MAX: u64 = POSITION_MAX - FRAME_ALIGN;
+
 /// The shared state of a ring over some memory.
 #[derive(Debug)]
 pub(crate) struct Ring<M> {
@@ -158,7 +162,7 @@ impl<M: Memory> Ring<M> {
                 bias: Bias::new(),
             }),
             limit: CachePadded(Limit {
-                limit: AtomicU64::new(start.limit),
+                limit: AtomicU64::new(start.limit.min(LIMIT_MAX)),
                 end: AtomicU64::new(u64::MAX),
             }),
             reading: CachePadded(Reading {
@@ -201,14 +205,19 @@ impl<M: Memory> Ring<M> {
         &self.lives
     }
 
-    /// The life that covers `position`.
+    /// The salt of the life that covers `position`.
     #[inline]
-    fn life_at(&self, position: u64) -> Life {
-        if position >= self.life.start {
-            return self.life;
+    fn salt_at(&self, position: u64) -> u64 {
+        match position >= self.life.start {
+            true => self.life.salt,
+            false => self.earlier_salt_at(position),
         }
+    }
+
+    #[cold]
+    fn earlier_salt_at(&self, position: u64) -> u64 {
         // Recovery starts no ring whose head lies below its oldest life.
-        self.lives.at(position).unwrap_or(self.life)
+        self.lives.at(position).unwrap_or(self.life).salt
     }
 
     pub(crate) fn tail(&self) -> u64 {
@@ -285,6 +294,7 @@ impl<M: Memory> Ring<M> {
     /// Lets producers claim up to `limit`. Callers hold the lock of the checkpoint pages, so limits
     /// are raised one after another; never lowered.
     pub(crate) fn raise_limit(&self, limit: u64) {
+        let limit = limit.min(LIMIT_MAX);
         // [O:limit_read] Relaxed: only the holder of that lock writes it.
         if limit > self.limit.limit.load(Ordering::Relaxed) {
             // [O:limit] Release: E4, pairs with [O:limit_claim]; hands the reclaimed words on.

@@ -46,6 +46,12 @@ impl Layout {
         self.ring + (position & (self.capacity - 1)) / WORD_LEN
     }
 
+    /// Whether a frame of so many bytes at `word` ends before the ring does.
+    #[inline]
+    pub(crate) fn holds(&self, word: u64, frame_len: u64) -> bool {
+        (word - self.ring) * WORD_LEN + frame_len <= self.capacity
+    }
+
     /// Bytes from `position` to the end of the ring.
     #[inline]
     pub(crate) fn bytes_to_end(&self, position: u64) -> u64 {

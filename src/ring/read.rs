@@ -2,7 +2,7 @@
 
 use super::{LINE_LEN, LINE_WORDS, Ring};
 use crate::format::frame::{self, FRAME_HEADER_LEN, Kind, State, Word1};
-use crate::memory::{Lent, Memory};
+use crate::memory::{Lent, Memory, WORD_LEN};
 use crate::planted::planted;
 use crate::sync::{Ordering, weaken};
 
@@ -81,7 +81,7 @@ impl<M: Memory> Ring<M> {
         // happened later, and not reclaimed: second word and payload do not change. `memory` checks
         // the bounds.
         let word1 = Word1::decode(unsafe { self.memory.copy_out_word(word + 1) })?;
-        if word1.frame_len() > self.layout.bytes_to_end(position) {
+        if !self.layout.holds(word, word1.frame_len()) {
             return None;
         }
         let Some((salt, buffer)) = check else {
@@ -145,7 +145,7 @@ impl<M: Memory> Ring<M> {
         }
         let frame = self.count_delivery(position, word, fresh, State::Delivered(0), lent);
         self.pass(reader, position + word1.frame_len());
-        self.expect_next(reader, word1.frame_len());
+        self.expect_next(reader, word, word1.frame_len());
         Some(frame)
     }
 
@@ -157,7 +157,7 @@ impl<M: Memory> Ring<M> {
             if position >= visible {
                 return Seen::Nothing;
             }
-            let salt = self.life_at(position).salt;
+            let salt = self.salt_at(position);
             let word = self.layout.word(position);
             // [O:read] Acquire: E1, pairs with [O:publish]; second word and payload are there.
             let word0 = self.memory.load(word, weaken!("read", Ordering::Acquire));
@@ -174,28 +174,28 @@ impl<M: Memory> Ring<M> {
                 .then(|| self.count_delivery(position, word, word0, state, lent));
             let frame_len = word1.frame_len();
             self.pass(reader, position + frame_len);
-            self.expect_next(reader, frame_len);
+            self.expect_next(reader, word, frame_len);
             if let Some(frame) = frame {
                 return Seen::Message(frame);
             }
         }
     }
 
-    /// Fetches the lines of the next frame, if it is there, and as long as this one. The first to be stored in: the delivery's
+    /// Fetches the lines of the frame behind the one at `word`, if it is there, and as long. The first to be stored in: the delivery's
     /// count makes them this processor's sooner or later, and an acknowledgement would wait for that. Not those of the last one that is
     /// claimed: they would be taken from whoever writes them.
     #[inline(always)]
-    fn expect_next(&self, reader: &mut Reader, frame_len: u64) {
+    fn expect_next(&self, reader: &mut Reader, word: u64, frame_len: u64) {
         let at = reader.cursor;
         if at >= reader.seen_tail {
             // [O:tail_read] Relaxed: a guess. Not each time: it is the producers' line.
             reader.seen_tail = self.front.tail.load(Ordering::Relaxed);
         }
-        if at + 2 * frame_len.max(LINE_LEN) > reader.seen_tail {
+        if at + 2 * (frame_len + LINE_LEN) > reader.seen_tail {
             return;
         }
-        // No frame crosses the end of the ring; where this one would, a hint says nothing.
-        let word = self.layout.word(at);
+        // Where that is behind the end of the ring a hint says nothing.
+        let word = word + frame_len / WORD_LEN;
         for line in 0..STORED_LINES {
             self.memory.expect_store(word + line * LINE_WORDS);
         }
@@ -263,7 +263,7 @@ impl<M: Memory> Ring<M> {
         // [O:again] Relaxed: the first delivery saw it published (E1), and nobody but the receiver has written
         // the state since.
         let word0 = self.memory.load(word, Ordering::Relaxed);
-        let salt = self.life_at(position).salt;
+        let salt = self.salt_at(position);
         match (
             frame::state_of(word0),
             self.read_published(position, word, Some((salt, buffer))),
@@ -289,7 +289,7 @@ impl<M: Memory> Ring<M> {
             let word0 = self.memory.load(word, Ordering::Relaxed);
             let is_filler = frame::state_of(word0) == Some(State::Acknowledged);
             // Whole, and checked: no receiver has done that.
-            let check = (self.life_at(reader.cursor).salt, &mut buffer);
+            let check = (self.salt_at(reader.cursor), &mut buffer);
             match self.read_published(reader.cursor, word, Some(check)) {
                 Some((word1, _)) if is_filler => {
                     let next = reader.cursor + word1.frame_len();
@@ -302,7 +302,7 @@ impl<M: Memory> Ring<M> {
 
     /// Counts a delivery whose payload was read elsewhere, by `pread`.
     pub(crate) fn hand_out(&self, position: u64, state: State) -> Frame {
-        let word0 = frame::word0(position, self.life_at(position).salt, state);
+        let word0 = frame::word0(position, self.salt_at(position), state);
         self.count_delivery(position, self.layout.word(position), word0, state, None)
     }
 
@@ -310,17 +310,38 @@ impl<M: Memory> Ring<M> {
     /// The head does not move yet. Returns how many have been acknowledged in this life.
     #[inline]
     pub(crate) fn acknowledge(&self, position: u64) -> u64 {
-        let word0 = frame::word0(position, self.life_at(position).salt, State::Acknowledged);
+        self.store_acknowledged(position, self.salt_at(position));
+        // [O:acknowledged] Release: E15, pairs with [O:acknowledged_read]; what it counts is before it.
+        let release = weaken!("acknowledged", Ordering::Release);
+        let back = &self.back;
+        back.bias.add(&back.acknowledged, 1, release) + 1
+    }
+
+    /// The same by the thread that has the bias, of a message of this life. `false`: nothing was done.
+    #[inline(always)]
+    pub(crate) fn acknowledge_alone(&self, position: u64) -> bool {
+        if position < self.life.start {
+            return false;
+        }
+        let Some(alone) = self.back.bias.enter_again() else {
+            return false;
+        };
+        self.store_acknowledged(position, self.life.salt);
+        // [O:acknowledged] Release: E15, as above.
+        let release = weaken!("acknowledged", Ordering::Release);
+        alone.add(&self.back.acknowledged, 1, release);
+        true
+    }
+
+    #[inline(always)]
+    fn store_acknowledged(&self, position: u64, salt: u64) {
+        let word0 = frame::word0(position, salt, State::Acknowledged);
         // [O:acknowledge] Release: E2, pairs with [O:walk]; what the holder read happens before the reuse.
         self.memory.store(
             self.layout.word(position),
             word0,
             weaken!("acknowledge", Ordering::Release),
         );
-        // [O:acknowledged] Release: E15, pairs with [O:acknowledged_read]; what it counts is before it.
-        let release = weaken!("acknowledged", Ordering::Release);
-        let back = &self.back;
-        back.bias.add(&back.acknowledged, 1, release) + 1
     }
 
     /// Writes an acknowledged filler over `[position, end)`, which lies in one life and does not cross
@@ -426,7 +447,7 @@ impl<M: Memory> Ring<M> {
     }
 
     fn is_padding(&self, position: u64, word1: Word1) -> bool {
-        let salt = self.life_at(position).salt;
+        let salt = self.salt_at(position);
         word1.kind() == Kind::Padding && word1.matches(position, salt, 0)
     }
 
@@ -454,7 +475,7 @@ impl<M: Memory> Ring<M> {
             self.layout.word(position),
             weaken!("prefix", Ordering::Acquire),
         );
-        frame::names_position(word0, position, self.life_at(position).salt)
+        frame::names_position(word0, position, self.salt_at(position))
     }
 
     fn published_at(&self, position: u64) -> Option<Word1> {

@@ -90,6 +90,16 @@ impl Event {
         }
     }
 
+    /// Whether a notification would wake anybody. `fences`: what the event's are, where that is known.
+    #[inline(always)]
+    pub(crate) fn is_awaited(&self, fences: Fences) -> bool {
+        debug_assert_eq!(fences, self.fences, "the other side has its own");
+        // [O:notify_fence] SeqCst: E8, as above.
+        weaken_fence!("notify_fence", fences.frequent());
+        // [O:announced_look] Relaxed: as above.
+        self.announced.load(Ordering::Relaxed)
+    }
+
     #[cold]
     fn wake(&self) {
         // [O:announced_taken] Acquire: E8, pairs with [O:announced]; the generation grows behind the reading of whoever
