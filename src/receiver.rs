@@ -228,7 +228,8 @@ impl<T, C> Receiver<T, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]: a sync failed, now or earlier. The next open recovers what is there.
+    /// [`Error::Io`]: a sync failed, now or earlier, or a further file could not be opened when the receiver came to it. The next open
+    /// recovers what is there.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

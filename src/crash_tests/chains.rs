@@ -442,6 +442,31 @@ fn what_the_receiver_did_in_a_complete_file_is_counted_right_after_a_power_cut()
     });
 }
 
+/// The receiver came to a file that was complete, and the sync of its new life failed. `close` had returned `Ok`, and the next open
+/// found a file that was not closed.
+#[test]
+fn a_file_that_could_not_be_opened_makes_a_close_fail() {
+    for again in [false, true] {
+        let mut rng = Rng(6);
+        let mut life = fresh(Mode::PerSend, &mut rng);
+        send(&life, 0, 16 + 8 + 16 + 4);
+        life.tend().unwrap();
+        for id in take(&mut life, 16 + 8) {
+            life.acknowledge(id);
+        }
+        life.medium.fail_syncs_after(1);
+        assert_eq!(life.receive(), Some(Got::Failed));
+        life.medium.fail_syncs_after(None);
+        if again {
+            take(&mut life, 1);
+        }
+        assert_eq!(life.channel.chain().finish().is_ok(), again);
+        let life = open(life.medium.clone(), Mode::PerSend, &mut rng);
+        assert_eq!(life.report.is_clean(), again);
+        assert_eq!(life.report.kept(), 16 + 4);
+    }
+}
+
 /// Whatever a crash leaves of a chain that returns to its ring, in the same boot or not: a life that follows, in which the
 /// channel returns again, stands crashes, too.
 #[test]

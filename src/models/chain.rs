@@ -133,6 +133,7 @@ impl Chain {
             end: once.then_some(start + capacity),
             log: Some(log),
             entered: false,
+            unopened: false,
             settled: false,
             backlog: None,
         };

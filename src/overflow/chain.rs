@@ -25,6 +25,8 @@ pub(crate) struct Entry<F: Files> {
     pub(crate) log: Option<LogOf<F>>,
     /// The receiver has come to it.
     pub(crate) entered: bool,
+    /// It has, and the file could not be opened: it may be as if it had not been closed.
+    pub(crate) unopened: bool,
     /// The keeper has nothing more to do for it until it is drained.
     pub(crate) settled: bool,
     /// What an earlier life sent into it, which is read as recovery reads.
@@ -341,18 +343,18 @@ impl<F: Files> Chain<F> {
             (entry.number, entry.end)
         };
         let end = end.ok_or(io::ErrorKind::InvalidData)?;
-        let born = self.files.reopen(number, end)?;
+        let born = self.files.reopen(number, end);
+        let mut state = self.state.lock();
+        let mut entries = state.entries.iter_mut();
+        let entry = entries.find(|entry| entry.number == number);
+        // Nobody else takes out a file that is not drained.
+        let entry = entry.ok_or(io::ErrorKind::NotFound)?;
+        entry.unopened = born.is_err();
+        let born = born?;
         let backlog = Found::in_start(&born.start);
         let log = Self::log_of(&self.common, born, self.growth.as_ref(), None);
         log.close_end();
-        let mut state = self.state.lock();
-        let entry = state
-            .entries
-            .iter_mut()
-            .find(|entry| entry.number == number);
-        if let Some(entry) = entry {
-            (entry.log, entry.entered) = (Some(Arc::clone(&log)), true);
-        }
+        (entry.log, entry.entered) = (Some(Arc::clone(&log)), true);
         drop(state);
         log.enter()?;
         Ok(Next { log, backlog })
@@ -411,6 +413,12 @@ impl<F: Files> Chain<F> {
         if self.growth.is_some() {
             self.finish_chain()?;
         }
-        self.for_open_logs(Log::finish)
+        self.for_open_logs(Log::finish)?;
+        match self.state.lock().entries.iter().any(|e| e.unopened) {
+            true => Err(io::Error::other(
+                "an overflow file could not be opened when the receiver came to it; the next open looks at it again",
+            )),
+            false => Ok(()),
+        }
     }
 }

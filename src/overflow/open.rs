@@ -314,6 +314,7 @@ impl<D: Directory> Disk<D> {
                     end,
                     log: None,
                     entered: false,
+                    unopened: false,
                     settled: true,
                     backlog: None,
                 });
@@ -338,6 +339,7 @@ impl<D: Directory> Disk<D> {
                 end,
                 log: Some(log),
                 entered: false,
+                unopened: false,
                 settled: false,
                 backlog,
             });
@@ -387,6 +389,7 @@ pub(crate) fn created<F: Files>(
         end: None,
         log: Some(log),
         entered: false,
+        unopened: false,
         settled: false,
         backlog,
     };
