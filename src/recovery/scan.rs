@@ -225,7 +225,7 @@ impl Iterator for Pieces<'_> {
 
 /// What a scan found.
 #[derive(Debug, Default)]
-#[cfg_attr(test, derive(PartialEq))]
+#[cfg_attr(all(test, feature = "fsync"), derive(PartialEq))]
 pub(super) struct Findings {
     pub(super) clean: bool,
     pub(super) head: u64,
@@ -568,7 +568,7 @@ fn look_on(
     Ok(Gap { next: None, named })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fsync"))]
 mod tests {
     use super::*;
     use crate::crash_tests::Rng;

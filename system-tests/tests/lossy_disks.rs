@@ -78,8 +78,8 @@ fn record_and_cut(test: &str, examiner: &mut Examiner, mix: Mix, cuts: u64) {
     let path = disk.path().join(PLACE);
     let mut seed = examiner.random.number() >> 8;
     // An ext4 whose directories change while its disk loses what was not flushed does not mount each time; one without a journal mounts,
-    // but a name can be gone then, or lead to what another file holds. How overflow files stand power cuts on both, `power_cuts`
-    // looks at.
+    // but a name can be gone then, or lead to what another file holds, as it can where the disk loses nothing. How overflow files stand power
+    // cuts on ext4 with a journal, `power_cuts` looks at.
     let is_ext4 = matches!(examiner.kind, Kind::Ext4 | Kind::Ext4NoJournal);
     while is_ext4 && Life::new(&path, seed, 0, mix).grows {
         seed = examiner.random.number() >> 8;
