@@ -70,8 +70,8 @@ impl Receipt {
 ///
 /// Deliveries may be held, moved to other threads, and dropped in any order. Each keeps the channel
 /// open; one that is forgotten (`std::mem::forget`) keeps its file locked until the process ends. Settling
-/// a delivery never waits for the disk, unless it is the last thing that kept the channel open: then the
-/// channel closes, which syncs the file.
+/// a delivery waits for no sync, unless it is the last thing that kept the channel open: then the
+/// channel closes, which syncs the file. (It stores to a mapped page, for which, as for any, the kernel may have to wait.)
 ///
 /// What is not named as a method here is an associated function, so that it cannot hide a method of `T`.
 ///
@@ -135,7 +135,7 @@ impl<T> Delivery<T> {
     }
 
     /// Acknowledges, as dropping does in any thread that is not panicking, and tells whether the channel still
-    /// works. Never waits for the disk.
+    /// works. Waits for no sync.
     ///
     /// # Errors
     ///

@@ -79,7 +79,8 @@ impl Default for Options {
 ///
 /// An acknowledgement survives the death of the process at once, whatever these say. Under
 /// [`Durability::FlushOnly`] nothing else is promised, so `commit_every` has no effect there: the head moves when a
-/// sender needs room, when a quarter of the ring has been acknowledged, and by `commit_max_delay`.
+/// sender needs room, when a quarter of the ring has been acknowledged, and by `commit_max_delay` (in memory: what it writes down it writes
+/// with a quarter).
 ///
 /// ```
 /// use std::time::Duration;

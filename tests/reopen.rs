@@ -201,6 +201,33 @@ fn another_durability_is_taken_as_it_comes() {
     assert_eq!(look(&path, flush()).unwrap(), expected);
 }
 
+/// By one thread, which acknowledges those of its own life in a way of their own.
+#[test]
+fn messages_of_two_lives_are_acknowledged_in_any_order() {
+    for durability in every_durability() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        make(&path, &with(durability));
+        let (tx, rx) = walchan::channel_with_options(&path, with(durability)).unwrap();
+        (3..6).for_each(|n| tx.send(n).unwrap());
+        let mut held: Vec<Delivery<u64>> = rx.try_iter().collect();
+        assert_eq!(held.len(), 6);
+        for at in [3, 1, 3, 1, 1] {
+            drop(held.remove(at));
+        }
+        drop(held.into_iter().map(Delivery::leave).collect::<Vec<()>>());
+        drop((tx, rx));
+        let (_tx, rx) = walchan::channel_with_options::<u64>(&path, with(durability)).unwrap();
+        let report = rx.recovery();
+        assert!(
+            report.kept() == 1 && report.damaged().is_empty(),
+            "{report}"
+        );
+        assert_eq!(*rx.recv().unwrap(), 0);
+        assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
+    }
+}
+
 #[test]
 fn another_codec_is_a_mismatch() {
     let dir = tempfile::tempdir().unwrap();

@@ -20,8 +20,18 @@ use std::time::Instant;
 ///
 /// In the first interleaving in which the model does.
 pub fn model(name: &str, shows: &str, body: impl Fn() + Send + Sync + 'static) {
+    model_to(2, name, shows, body);
+}
+
+/// The same with a bound of its own, where what it is for takes more.
+pub fn model_to(
+    preemptions: usize,
+    name: &str,
+    shows: &str,
+    body: impl Fn() + Send + Sync + 'static,
+) {
     let mut builder = loom::model::Builder::new();
-    let bound = *builder.preemption_bound.get_or_insert(2);
+    let bound = *builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = builder.max_branches.max(20_000);
     let executions = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&executions);

@@ -61,11 +61,11 @@ fn nobody_else_is_there_with_the_bias() {
                 guarded.bias.share();
                 guarded.write();
             });
-            for _ in 0..2 {
-                guarded.bias.alone(|| guarded.write());
-            }
+            guarded.bias.alone(|| guarded.write());
+            guarded.bias.alone_again(|| guarded.write());
             other.join().unwrap();
             assert!(!guarded.bias.alone(|| ()));
+            assert!(!guarded.bias.alone_again(|| ()));
         },
     );
 }

@@ -3,7 +3,7 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)]
 
-use loom_tests::{Arc, Chain, ChainSetup, Held, Mode, chain, model, spawn_in};
+use loom_tests::{Arc, Chain, ChainSetup, Held, Mode, chain, model, model_to, spawn_in};
 use walchan::models::{ChainReceiver, KEEPER_TIDY};
 
 /// A chain into which so many messages of 16 bytes were sent, all of them received.
@@ -90,6 +90,38 @@ fn a_file_drained_as_the_receiver_leaves_is_told_of() {
             sender.join().unwrap();
             assert_eq!(next.position, 64);
             // Or the acknowledgement made room in the ring.
+            if log.numbers().contains(&1) {
+                assert!(log.numbers()[0] == 1 || log.keeper_flags() & KEEPER_TIDY != 0);
+                assert!(log.keep());
+                assert_eq!(log.numbers()[0], 1);
+            }
+        },
+    );
+}
+
+// As above, by the thread that acknowledged the others: it does not ask whose the fences are, and looks once at all that could have
+// to be done. At a bound of 2 nothing of that is missed.
+#[test]
+fn a_file_drained_by_the_one_acknowledger_is_told_of() {
+    model_to(
+        3,
+        "a_file_drained_by_the_one_acknowledger_is_told_of",
+        "the same, where that is the one thread that acknowledges: it looks for it behind its fence",
+        || {
+            let (log, mut receiver, held) = received(4, ChainSetup::default());
+            for held in &held[1..] {
+                log.acknowledge(held);
+            }
+            let sender = spawn_in(&log, |log| {
+                log.send(&log.handle(), b"").unwrap();
+                assert!(log.keep());
+            });
+            let receives = spawn_in(&log, move |log| {
+                log.receive(&mut receiver).message().position
+            });
+            log.acknowledge(&held[0]);
+            assert_eq!(receives.join().unwrap(), 64);
+            sender.join().unwrap();
             if log.numbers().contains(&1) {
                 assert!(log.numbers()[0] == 1 || log.keeper_flags() & KEEPER_TIDY != 0);
                 assert!(log.keep());

@@ -162,7 +162,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
-    /// Acknowledges a message, once. Never waits for the disk.
+    /// Acknowledges a message, once. Waits for no sync.
     #[inline(always)]
     pub(crate) fn acknowledge(&self, held: &Held<F>) {
         held.log(self).acknowledge(held.position);

@@ -81,37 +81,18 @@ impl<M: Memory> Log<M> {
         }
     }
 
-    /// Acknowledges a message, once. Never waits for the disk.
+    /// Acknowledges a message, once. Waits for no sync. Of this life, without syncs, and if nobody else acknowledges, which is
+    /// nearly always so, in one piece that calls nothing.
     #[inline(always)]
     pub(crate) fn acknowledge(&self, position: u64) {
-        if !self.acknowledge_alone(position) {
-            self.acknowledge_otherwise(position);
+        if self.is_synced_mode() || !self.ring.mark_acknowledged_fresh(position) {
+            return self.acknowledge_otherwise(position);
         }
-    }
-
-    #[inline(never)]
-    fn acknowledge_otherwise(&self, position: u64) {
-        let count = self.ring.acknowledge(position);
-        if self.ahead > 0 {
-            // [O:drain_fence] SeqCst: E8, pairs with [O:timer_fence]; the acknowledgement before it, the looks at the end
-            // of the file and for the ring behind.
-            weaken_fence!("drain_fence", self.common.timer.fences.frequent());
+        if !self.ring.count_acknowledged_alone() {
+            return self.count_acknowledged(position);
         }
-        if self.is_synced_mode() {
-            self.acknowledged_synced(count);
-        } else {
-            self.acknowledged_flushed(position);
-        }
-    }
-
-    /// Acknowledges a message without syncs, if nobody else acknowledges: what is nearly always so, in one piece. `false`: nothing was
-    /// done.
-    #[inline(always)]
-    fn acknowledge_alone(&self, position: u64) -> bool {
-        if self.is_synced_mode() || !self.ring.acknowledge_alone(position) {
-            return false;
-        }
-        // [O:drain_fence] SeqCst: E8, as above; lopsided, as where there is a bias.
+        // [O:drain_fence] SeqCst: E8, pairs with [O:timer_fence]; the acknowledgement before it, the looks at the end
+        // of the file and for the ring behind. Lopsided, as where there is a bias.
         weaken_fence!("drain_fence", Fences::Lopsided.frequent());
         if self.is_quarter_behind(position)
             || self.ring.end().is_some()
@@ -121,7 +102,26 @@ impl<M: Memory> Log<M> {
         {
             self.acknowledged_flushed(position);
         }
-        true
+    }
+
+    #[inline(never)]
+    fn acknowledge_otherwise(&self, position: u64) {
+        self.ring.mark_acknowledged(position);
+        self.count_acknowledged(position);
+    }
+
+    #[inline(never)]
+    fn count_acknowledged(&self, position: u64) {
+        let count = self.ring.count_acknowledged();
+        if self.ahead > 0 {
+            // [O:drain_fence] SeqCst: E8, as above.
+            weaken_fence!("drain_fence", self.common.timer.fences.frequent());
+        }
+        if self.is_synced_mode() {
+            self.acknowledged_synced(count);
+        } else {
+            self.acknowledged_flushed(position);
+        }
     }
 
     #[inline(never)]

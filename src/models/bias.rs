@@ -18,6 +18,12 @@ impl Bias {
         alone.is_some().then(body).is_some()
     }
 
+    /// The same by a thread that has been.
+    pub fn alone_again(&self, body: impl FnOnce()) -> bool {
+        let alone = self.0.enter_again();
+        alone.is_some().then(body).is_some()
+    }
+
     pub fn is_shared(&self) -> bool {
         self.0.is_shared()
     }

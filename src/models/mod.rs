@@ -354,7 +354,8 @@ impl Channel {
 
     /// Acknowledges without moving the head.
     pub fn acknowledge_only(&self, position: u64) {
-        self.log.ring().acknowledge(position);
+        self.log.ring().mark_acknowledged(position);
+        self.log.ring().count_acknowledged();
     }
 
     pub fn advance(&self) -> bool {

@@ -94,6 +94,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_ring_holds_what_ends_in_it() {
+        let layout = Layout::of_ring(1 << 12);
+        for position in (0..3 * layout.capacity).step_by(16) {
+            let to_end = layout.bytes_to_end(position);
+            for frame_len in [16, to_end.saturating_sub(16), to_end, to_end + 16, 1 << 30] {
+                let holds = layout.holds(layout.word(position), frame_len);
+                assert_eq!(holds, frame_len <= to_end, "{frame_len} at {position}");
+            }
+        }
+    }
+
+    #[test]
     fn the_largest_frame_fits_an_empty_ring_at_every_offset() {
         let layout = Layout {
             checkpoints: [0, 8],

@@ -306,42 +306,50 @@ impl<M: Memory> Ring<M> {
         self.count_delivery(position, self.layout.word(position), word0, state, None)
     }
 
-    /// Acknowledges the message at `position`, once, by whoever holds it. From any thread, in any order.
-    /// The head does not move yet. Returns how many have been acknowledged in this life.
-    #[inline]
-    pub(crate) fn acknowledge(&self, position: u64) -> u64 {
+    /// Marks the message at `position` as acknowledged, once, by whoever holds it. From any thread, in any order.
+    /// The head does not move yet. Its count follows.
+    pub(crate) fn mark_acknowledged(&self, position: u64) {
         self.store_acknowledged(position, self.salt_at(position));
+    }
+
+    /// The same for a message of this life. `false`: it is none, and nothing was done.
+    #[inline(always)]
+    pub(crate) fn mark_acknowledged_fresh(&self, position: u64) -> bool {
+        let is_fresh = position >= self.life.start;
+        if is_fresh {
+            self.store_acknowledged(position, self.life.salt);
+        }
+        is_fresh
+    }
+
+    #[inline(always)]
+    fn store_acknowledged(&self, position: u64, salt: u64) {
+        // [O:acknowledge] Release: E2, pairs with [O:walk]; what the holder read happens before the reuse.
+        self.memory.store(
+            self.layout.word(position),
+            frame::word0(position, salt, State::Acknowledged),
+            weaken!("acknowledge", Ordering::Release),
+        );
+    }
+
+    /// Counts it. Returns how many have been acknowledged in this life.
+    pub(crate) fn count_acknowledged(&self) -> u64 {
         // [O:acknowledged] Release: E15, pairs with [O:acknowledged_read]; what it counts is before it.
         let release = weaken!("acknowledged", Ordering::Release);
         let back = &self.back;
         back.bias.add(&back.acknowledged, 1, release) + 1
     }
 
-    /// The same by the thread that has the bias, of a message of this life. `false`: nothing was done.
+    /// The same by the thread that has the bias. `false`: it is another one, and nothing was done.
     #[inline(always)]
-    pub(crate) fn acknowledge_alone(&self, position: u64) -> bool {
-        if position < self.life.start {
-            return false;
-        }
+    pub(crate) fn count_acknowledged_alone(&self) -> bool {
         let Some(alone) = self.back.bias.enter_again() else {
             return false;
         };
-        self.store_acknowledged(position, self.life.salt);
         // [O:acknowledged] Release: E15, as above.
         let release = weaken!("acknowledged", Ordering::Release);
         alone.add(&self.back.acknowledged, 1, release);
         true
-    }
-
-    #[inline(always)]
-    fn store_acknowledged(&self, position: u64, salt: u64) {
-        let word0 = frame::word0(position, salt, State::Acknowledged);
-        // [O:acknowledge] Release: E2, pairs with [O:walk]; what the holder read happens before the reuse.
-        self.memory.store(
-            self.layout.word(position),
-            word0,
-            weaken!("acknowledge", Ordering::Release),
-        );
     }
 
     /// Writes an acknowledged filler over `[position, end)`, which lies in one life and does not cross
