@@ -10,16 +10,24 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 
-/// The first I/O error of a sync. It ends the channel.
+/// An I/O error that is told again.
 #[derive(Clone, Debug)]
-struct Failure {
+pub(crate) struct Failure {
     kind: io::ErrorKind,
     os: Option<i32>,
     text: String,
 }
 
 impl Failure {
-    fn to_error(&self) -> io::Error {
+    pub(crate) fn of(error: &io::Error) -> Self {
+        Failure {
+            kind: error.kind(),
+            os: error.raw_os_error(),
+            text: error.to_string(),
+        }
+    }
+
+    pub(crate) fn to_error(&self) -> io::Error {
         match self.os {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(self.kind, self.text.clone()),
@@ -38,6 +46,7 @@ pub(crate) struct Common {
     status: AtomicU32,
     /// Handles that can send.
     senders: AtomicU64,
+    /// The first one of a sync. It ends the channel.
     failure: Mutex<Option<Failure>>,
     pub(crate) events: Arc<Events>,
     pub(crate) timer: Timer,
@@ -127,11 +136,9 @@ impl Common {
 
     /// Ends the channel. The first error stays.
     pub(crate) fn poison(&self, error: &io::Error) {
-        self.failure.lock().get_or_insert_with(|| Failure {
-            kind: error.kind(),
-            os: error.raw_os_error(),
-            text: error.to_string(),
-        });
+        let mut failure = self.failure.lock();
+        failure.get_or_insert_with(|| Failure::of(error));
+        drop(failure);
         self.set_status(POISONED);
     }
 

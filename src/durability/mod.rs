@@ -21,7 +21,7 @@ mod send;
 mod steps;
 pub(crate) mod timer;
 
-pub(crate) use common::Common;
+pub(crate) use common::{Common, Failure};
 
 use crate::format::checkpoint::Checkpoint;
 use crate::memory::Memory;

@@ -133,7 +133,7 @@ impl Chain {
             end: once.then_some(start + capacity),
             log: Some(log),
             entered: false,
-            unopened: false,
+            unopened: None,
             settled: false,
             backlog: None,
         };

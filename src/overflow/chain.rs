@@ -2,7 +2,7 @@
 
 use super::{Born, Files, Growth};
 use crate::durability::keeper::TIDY;
-use crate::durability::{Common, Log, Mode, Place, SendFailure, Wait};
+use crate::durability::{Common, Failure, Log, Mode, Place, SendFailure, Wait};
 use crate::format::frame::{frame_len, payload_len};
 use crate::ring::{Ring, Start};
 use crate::sync::{Arc, Mutex, RwLock};
@@ -25,8 +25,8 @@ pub(crate) struct Entry<F: Files> {
     pub(crate) log: Option<LogOf<F>>,
     /// The receiver has come to it.
     pub(crate) entered: bool,
-    /// It has, and the file could not be opened: it may be as if it had not been closed.
-    pub(crate) unopened: bool,
+    /// It has, and why the file could not be opened: it may be as if it had not been closed.
+    pub(crate) unopened: Option<Failure>,
     /// The keeper has nothing more to do for it until it is drained.
     pub(crate) settled: bool,
     /// What an earlier life sent into it, which is read as recovery reads.
@@ -349,7 +349,7 @@ impl<F: Files> Chain<F> {
         let entry = entries.find(|entry| entry.number == number);
         // Nobody else takes out a file that is not drained.
         let entry = entry.ok_or(io::ErrorKind::NotFound)?;
-        entry.unopened = born.is_err();
+        entry.unopened = born.as_ref().err().map(Failure::of);
         let born = born?;
         let backlog = Found::in_start(&born.start);
         let log = Self::log_of(&self.common, born, self.growth.as_ref(), None);
@@ -414,11 +414,11 @@ impl<F: Files> Chain<F> {
             self.finish_chain()?;
         }
         self.for_open_logs(Log::finish)?;
-        match self.state.lock().entries.iter().any(|e| e.unopened) {
-            true => Err(io::Error::other(
-                "an overflow file could not be opened when the receiver came to it; the next open looks at it again",
-            )),
-            false => Ok(()),
+        let state = self.state.lock();
+        let mut unopened = state.entries.iter().filter_map(|e| e.unopened.as_ref());
+        match unopened.next() {
+            Some(failure) => Err(failure.to_error()),
+            None => Ok(()),
         }
     }
 }

@@ -174,7 +174,7 @@ impl<F: Files> Chain<F> {
                 end: once.then_some(start + capacity),
                 log: Some(next),
                 entered: false,
-                unopened: false,
+                unopened: None,
                 settled: false,
                 backlog: None,
             });

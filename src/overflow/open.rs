@@ -314,7 +314,7 @@ impl<D: Directory> Disk<D> {
                     end,
                     log: None,
                     entered: false,
-                    unopened: false,
+                    unopened: None,
                     settled: true,
                     backlog: None,
                 });
@@ -339,7 +339,7 @@ impl<D: Directory> Disk<D> {
                 end,
                 log: Some(log),
                 entered: false,
-                unopened: false,
+                unopened: None,
                 settled: false,
                 backlog,
             });
@@ -389,7 +389,7 @@ pub(crate) fn created<F: Files>(
         end: None,
         log: Some(log),
         entered: false,
-        unopened: false,
+        unopened: None,
         settled: false,
         backlog,
     };
