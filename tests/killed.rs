@@ -148,7 +148,8 @@ fn kill(test: &str, script: &str, few: u64, names: &[&str], moments: &[(Moment, 
         println!(
             "they left {files} overflow files up to {highest}, and {half_made} half-made ones"
         );
-        assert!(files * 5 > kills, "only {files} overflow files");
+        // How many there are is a matter of how far a process comes, and so of what else the machine does.
+        assert!(files > 0, "no overflow files");
     }
     assert!(opened * 3 > kills, "only {opened} of {kills} came to life");
     assert!(ids > kills, "only {ids} messages");
