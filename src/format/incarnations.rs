@@ -57,6 +57,18 @@ pub(crate) struct Life {
 pub(crate) struct Lives(Vec<Life>);
 
 impl Lives {
+    /// Lives that begin there, one behind the other, for tests that make frames of them.
+    #[cfg(all(test, feature = "fsync"))]
+    pub(crate) fn from_starts(starts: &[u64]) -> Self {
+        let lives = (1..).zip(starts).map(|(number, &start)| Life {
+            start,
+            salt: super::frame::salt_from(0x1234_5678_9abc ^ number << 40),
+            tag: number,
+            number,
+        });
+        Lives(lives.collect())
+    }
+
     pub(crate) fn first(life: Life) -> Self {
         Lives(vec![life])
     }

@@ -179,8 +179,7 @@ impl Ahead {
 mod tests {
     use super::*;
     use crate::crash_tests::Rng;
-    use crate::format::frame::{Kind, State, salt_from, word0};
-    use crate::format::incarnations::Life;
+    use crate::format::frame::{Kind, State, word0};
     use crate::format::put_u64;
 
     const LEN: u64 = 64 << 10;
@@ -189,15 +188,7 @@ mod tests {
 
     /// Two lives, the second of which begins in the piece.
     fn lives(second: u64) -> Lives {
-        let life = |number: u64, start| Life {
-            start,
-            salt: salt_from(0x1234_5678_9abc ^ number << 40),
-            tag: number,
-            number,
-        };
-        let mut lives = Lives::first(life(1, 0));
-        assert!(lives.push(life(2, POSITION + second)));
-        lives
+        Lives::from_starts(&[0, POSITION + second])
     }
 
     /// A header without a payload, in `bytes` at `at`.

@@ -6,6 +6,8 @@
 //! and again, is harmless ([`repair`]).
 
 mod ahead;
+#[cfg(all(test, feature = "fsync"))]
+mod alone_or_ahead;
 pub(crate) mod backlog;
 mod repair;
 mod report;
