@@ -1,21 +1,21 @@
 //! Channels of bytes: what is sent is copied once, into the file's mapping, and what is received is borrowed from there.
 
-use crate::channel::{Channel, OnDisk, Parts, Payload};
 use crate::delivery::Receipt;
-use crate::durability::Wait;
 use crate::error::{
     Error, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
 use crate::message_id::MessageId;
 use crate::options::{Durability, ReceiverOptions};
 use crate::receiver::Receiving;
-use crate::recovery::RecoveryReport;
 use crate::sender::{Failed, Sending};
-use crate::sync::Arc;
 use std::fmt;
 use std::io::IoSlice;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use walchan_core::channel::{Channel, OnDisk, Parts, Payload};
+use walchan_core::commit::Wait;
+use walchan_core::recovery::RecoveryReport;
 
 /// The documentation and methods that both sending halves share.
 macro_rules! bytes_sender_methods {
@@ -51,13 +51,13 @@ macro_rules! bytes_sender_methods {
             /// # Ok::<(), walchan::Error>(())
             /// ```
             pub fn sync(&self) -> Result<(), Error> {
-                self.sending.channel.sync_sent()
+                Ok(self.sending.channel.sync_sent()?)
             }
 
             /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
             #[must_use]
             pub fn durability(&self) -> Durability {
-                self.sending.channel.durability()
+                Durability::from_mode(self.sending.channel.mode())
             }
         }
 
@@ -455,7 +455,7 @@ impl BytesReceiver {
     /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.receiving.channel().durability()
+        Durability::from_mode(self.receiving.channel().mode())
     }
 
     /// Returns when everything acknowledged before the call is so on stable storage; as
@@ -465,7 +465,7 @@ impl BytesReceiver {
     ///
     /// As [`Receiver::sync`](crate::Receiver::sync).
     pub fn sync(&self) -> Result<(), Error> {
-        self.receiving.channel().sync_progress()
+        Ok(self.receiving.channel().sync_progress()?)
     }
 
     /// Closes the channel for senders; as [`Receiver::close`](crate::Receiver::close).
@@ -498,7 +498,7 @@ impl Iterator for BytesIter<'_> {
     #[inline]
     fn next(&mut self) -> Option<BytesDelivery> {
         let received = self.receiver.receive(Wait::Until(None))?;
-        self.receiver.receiving.put_by(received)
+        self.receiver.receiving.stash(received)
     }
 }
 
@@ -514,7 +514,7 @@ impl Iterator for BytesTryIter<'_> {
     #[inline]
     fn next(&mut self) -> Option<BytesDelivery> {
         let received = self.receiver.receive(Wait::No)?;
-        self.receiver.receiving.put_by(received)
+        self.receiver.receiving.stash(received)
     }
 }
 

@@ -5,7 +5,6 @@
 //! are an error too. User code that panics while it decodes gives an error.
 
 use crate::error::CodecError;
-use crate::planted::planted;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
 use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
@@ -14,6 +13,7 @@ use serde::de::DeserializeOwned;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use walchan_core::planted::planted;
 
 /// How messages become bytes, and bytes messages.
 ///

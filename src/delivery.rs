@@ -1,19 +1,19 @@
 //! A message in the hands of the receiver, until it is acknowledged.
 
-use crate::channel::{Channel, Held, OnDisk};
 use crate::error::Error;
-use crate::memory::lease::Lease;
 use crate::message_id::MessageId;
-use crate::planted::planted;
-use crate::sync::Arc;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+use walchan_core::channel::{Channel, InFlight, OnDisk};
+use walchan_core::planted::planted;
+use walchan_core::storage::lease::Lease;
 
 /// What settles a delivery when it is gone, and keeps the channel open until then.
 pub(crate) struct Receipt {
     channel: Lease<Arc<Channel<OnDisk>>>,
-    held: Held<OnDisk>,
+    held: InFlight<OnDisk>,
     /// Leave the message as it is.
     leave: bool,
 }
@@ -24,7 +24,7 @@ impl Drop for Receipt {
         if self.leave {
             // The next life delivers it.
         } else if std::thread::panicking() && !planted!("ack_on_panic") {
-            self.channel.common().give_back(self.held.position);
+            self.channel.shared().give_back(self.held.position);
         } else {
             self.channel.acknowledge(&self.held);
         }
@@ -33,7 +33,7 @@ impl Drop for Receipt {
 
 impl Receipt {
     #[inline]
-    pub(crate) fn new(channel: Lease<Arc<Channel<OnDisk>>>, held: Held<OnDisk>) -> Self {
+    pub(crate) fn new(channel: Lease<Arc<Channel<OnDisk>>>, held: InFlight<OnDisk>) -> Self {
         Receipt {
             channel,
             held,
@@ -50,11 +50,11 @@ impl Receipt {
         let channel = Arc::clone(&self.channel);
         channel.acknowledge(&self.held);
         self.leave();
-        Ok(channel.common().check()?)
+        Ok(channel.shared().check()?)
     }
 
     pub(crate) fn id(&self) -> MessageId {
-        self.channel.id(&self.held)
+        MessageId::new(self.held.position, self.channel.tag(&self.held))
     }
 
     pub(crate) fn deliveries(&self) -> u32 {

@@ -1,8 +1,10 @@
 //! One error for each operation.
 
+use crate::codec;
 use crate::undelivered::{Corrupt, Undecodable};
 use std::fmt;
 use std::io;
+use walchan_core::Mismatch;
 
 /// Same kind and same code of the operating system: what can be compared of an I/O error.
 fn same_io(a: &io::Error, b: &io::Error) -> bool {
@@ -34,7 +36,8 @@ pub enum Error {
     /// The file is a channel, but not the one asked for.
     #[error("{what}: the file has {stored}, wanted was {wanted}")]
     Mismatch {
-        /// What differs: `codec`, `schema` or `ring_bytes`.
+        /// What differs: `file` (it is a segment of a channel), `codec`, `schema`, `ring_bytes`, or `segments` (a
+        /// bounded channel was asked for, and there are some).
         what: &'static str,
         /// What the file says.
         stored: String,
@@ -60,9 +63,48 @@ pub enum Error {
     Invalid(&'static str),
 }
 
-impl Error {
-    pub(crate) fn corrupt(position: u64, reason: String) -> Self {
-        Error::Corrupt { position, reason }
+impl From<walchan_core::Error> for Error {
+    fn from(error: walchan_core::Error) -> Self {
+        match error {
+            walchan_core::Error::Io(error) => Error::Io(error),
+            walchan_core::Error::Locked => Error::Locked,
+            walchan_core::Error::NotRegular => Error::NotRegular,
+            walchan_core::Error::Mismatch(mismatch) => Error::from(mismatch),
+            walchan_core::Error::Version { stored } => Error::Version { stored },
+            walchan_core::Error::Corrupt { position, reason } => {
+                Error::Corrupt { position, reason }
+            }
+            walchan_core::Error::Invalid(what) => Error::Invalid(what),
+        }
+    }
+}
+
+impl From<Mismatch> for Error {
+    fn from(mismatch: Mismatch) -> Self {
+        let (what, stored, wanted) = match mismatch {
+            Mismatch::Segment { number } => (
+                "file",
+                format!("segment {number} of a channel"),
+                "a channel".to_owned(),
+            ),
+            Mismatch::Codec { stored, wanted } => {
+                ("codec", codec::name_of(stored), codec::name_of(wanted))
+            }
+            Mismatch::Schema { stored, wanted } => ("schema", stored, wanted),
+            Mismatch::RingBytes { stored, wanted } => {
+                ("ring_bytes", stored.to_string(), wanted.to_string())
+            }
+            Mismatch::Segments { count } => (
+                "segments",
+                count.to_string(),
+                "none in a bounded channel: open it without a bound, and drain it".to_owned(),
+            ),
+        };
+        Error::Mismatch {
+            what,
+            stored,
+            wanted,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can be chosen.
 
 use std::time::Duration;
+use walchan_core::commit::Mode;
 
 /// What a returned `send` promises.
 ///
@@ -34,6 +35,33 @@ pub enum Durability {
         /// once, without the send waiting for it.
         max_delay: Duration,
     },
+}
+
+impl Durability {
+    /// The mode that it asks for, as far as this build can give it.
+    pub(crate) fn mode(self) -> Mode {
+        let mode = match self {
+            Durability::FlushOnly => Mode::FlushOnly,
+            Durability::SyncPerSend => Mode::PerSend,
+            Durability::SyncEvery { max_ops, max_delay } => Mode::Every {
+                max_ops: max_ops as u64,
+                max_delay,
+            },
+        };
+        mode.supported()
+    }
+
+    /// What is in force.
+    pub(crate) fn from_mode(mode: Mode) -> Self {
+        match mode {
+            Mode::PerSend => Durability::SyncPerSend,
+            Mode::FlushOnly => Durability::FlushOnly,
+            Mode::Every { max_ops, max_delay } => Durability::SyncEvery {
+                max_ops: max_ops as usize,
+                max_delay,
+            },
+        }
+    }
 }
 
 /// How to open a channel.

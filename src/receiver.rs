@@ -1,21 +1,21 @@
 //! The receiving half.
 
-use crate::channel::{Channel, Held, Incoming, OnDisk, Parts, Reading};
 use crate::codec::{Bincode, Codec, SEALED};
 use crate::delivery::{Delivery, Receipt};
-use crate::durability::Wait;
 use crate::error::{Error, RecvError, RecvTimeoutError, TryRecvError};
-use crate::memory::Lent;
-use crate::memory::lease::Lessor;
 use crate::options::{Durability, ReceiverOptions};
-use crate::recovery::RecoveryReport;
-use crate::sync::Arc;
-use crate::undelivered::{Corrupt, Left, Undecodable};
+use crate::undelivered::{Corrupt, Undecodable, Undelivered};
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use walchan_core::channel::{Channel, InFlight, Incoming, OnDisk, Parts, ReceiverState};
+use walchan_core::commit::Wait;
+use walchan_core::recovery::RecoveryReport;
+use walchan_core::storage::Lent;
+use walchan_core::storage::lease::Lessor;
 
 /// What every receiving half is made of.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Receiving {
 /// What changes with each message.
 #[derive(Debug)]
 struct Inside {
-    reading: Reading<OnDisk>,
+    reading: ReceiverState<OnDisk>,
     /// An error at which an iterator stopped: the next `recv` returns it.
     pending: Option<Box<RecvError>>,
 }
@@ -62,9 +62,9 @@ impl Receiving {
         wait: Wait,
         deliver: impl FnOnce(
             &Lessor<Arc<Channel<OnDisk>>>,
-            Held<OnDisk>,
+            InFlight<OnDisk>,
             Option<Lent>,
-            &mut Reading<OnDisk>,
+            &mut ReceiverState<OnDisk>,
         ) -> Result<D, RecvError>,
     ) -> Option<Result<D, RecvError>> {
         let mut inside = self.inside.borrow_mut();
@@ -87,16 +87,17 @@ impl Receiving {
     #[inline(never)]
     fn receive_other(
         &self,
-        reading: &mut Reading<OnDisk>,
+        reading: &mut ReceiverState<OnDisk>,
         wait: Wait,
-    ) -> Option<Result<Held<OnDisk>, RecvError>> {
+    ) -> Option<Result<InFlight<OnDisk>, RecvError>> {
         let channel = self.channel();
         Some(Err(match channel.receive(reading, wait)? {
             Incoming::Message(held) => return Some(Ok(held)),
             Incoming::Damage { held, end } => {
                 let (log, position, deliveries) = held.into_parts();
-                let left = Left::new(channel, log, position, deliveries, reading.bytes());
-                RecvError::Corrupt(Corrupt { left, end })
+                let undelivered =
+                    Undelivered::new(channel, log, position, deliveries, reading.bytes());
+                RecvError::Corrupt(Corrupt { undelivered, end })
             }
             Incoming::Disconnected => RecvError::Disconnected,
             Incoming::Failed(error) => RecvError::Io(error),
@@ -105,27 +106,27 @@ impl Receiving {
 
     /// The outcome of an iterator's step; an error is put by.
     #[inline(always)]
-    pub(crate) fn put_by<D>(&self, received: Result<D, RecvError>) -> Option<D> {
+    pub(crate) fn stash<D>(&self, received: Result<D, RecvError>) -> Option<D> {
         match received {
             Ok(delivery) => Some(delivery),
             Err(error) => {
-                self.keep(error);
+                self.stash_error(error);
                 None
             }
         }
     }
 
     #[cold]
-    fn keep(&self, error: RecvError) {
+    fn stash_error(&self, error: RecvError) {
         if !matches!(error, RecvError::Disconnected) {
             self.inside.borrow_mut().pending = Some(Box::new(error));
         }
     }
 
     pub(crate) fn set_options(&self, options: ReceiverOptions) {
-        let common = self.channel().common();
-        common.set_commit_every(options.commit_every as u64);
-        common.timer.set_commit_delay(options.commit_max_delay);
+        let shared = self.channel().shared();
+        shared.set_commit_every(options.commit_every as u64);
+        shared.timer.set_commit_delay(options.commit_max_delay);
     }
 
     pub(crate) fn report(&self) -> &RecoveryReport {
@@ -137,10 +138,10 @@ impl Receiving {
             return Ok(());
         };
         self.inside.get_mut().pending = None;
-        channel.common().receiver_left();
-        let checked = channel.common().check();
+        channel.shared().receiver_left();
+        let checked = channel.shared().check();
         match channel.end().map(Arc::try_unwrap) {
-            Some(Ok(mut channel)) => channel.shut(),
+            Some(Ok(mut channel)) => Ok(channel.shut()?),
             Some(Err(_)) | None => Ok(checked?),
         }
     }
@@ -197,7 +198,7 @@ impl<T, C> Receiver<T, C> {
     /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.receiving.channel().durability()
+        Durability::from_mode(self.receiving.channel().mode())
     }
 
     /// Returns when everything acknowledged before the call is so on stable storage: after a power cut
@@ -218,7 +219,7 @@ impl<T, C> Receiver<T, C> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn sync(&self) -> Result<(), Error> {
-        self.receiving.channel().sync_progress()
+        Ok(self.receiving.channel().sync_progress()?)
     }
 
     /// Closes the channel for senders. If nothing else keeps it open (a sender, a delivery), the file is
@@ -253,12 +254,12 @@ impl<T, C: Codec<T>> Receiver<T, C> {
                 let (log, position, deliveries) = held.into_parts();
                 match C::decode_caught(payload, SEALED) {
                     Ok(value) => {
-                        let held = Held::new(log, position, deliveries);
+                        let held = InFlight::new(log, position, deliveries);
                         Ok(Delivery::new(value, Receipt::new(channel.lease(), held)))
                     }
                     Err(cause) => Err(RecvError::Undecodable(Undecodable {
                         deliveries,
-                        left: Left::new(channel, log, position, deliveries, payload),
+                        undelivered: Undelivered::new(channel, log, position, deliveries, payload),
                         cause,
                     })),
                 }
@@ -394,7 +395,7 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     #[inline(always)]
     fn next(&self, wait: Wait) -> Option<Delivery<T>> {
         let received = self.receive(wait)?;
-        self.receiving.put_by(received)
+        self.receiving.stash(received)
     }
 }
 

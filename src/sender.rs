@@ -1,25 +1,25 @@
 //! The sending halves.
 
-use crate::channel::{Channel, OnDisk};
 use crate::codec::{self, Bincode, Codec, SEALED};
-use crate::durability::{SendFailure, Wait};
 use crate::error::{CodecError, Error, SendError, SendErrorKind, SendTimeoutError, TrySendError};
-use crate::memory::stage::Stage;
 use crate::options::Durability;
-use crate::overflow::Slot;
-use crate::sync::Arc;
 use std::fmt;
 use std::io::IoSlice;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use walchan_core::channel::{Channel, OnDisk};
+use walchan_core::commit::{SendFailure, Wait};
+use walchan_core::segments::CurrentSegment;
+use walchan_core::storage::stage::Stage;
 
 /// What every sending half is made of: its place in a channel of bytes.
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) channel: Arc<Channel<OnDisk>>,
-    slot: Slot<OnDisk>,
+    slot: CurrentSegment<OnDisk>,
 }
 
 /// What a failed send comes to, before the value is put in.
@@ -30,15 +30,15 @@ pub(crate) enum Failed {
 
 impl Sending {
     pub(crate) fn new(channel: Arc<Channel<OnDisk>>) -> Self {
-        channel.common().sender_joined();
+        channel.shared().sender_joined();
         Sending {
             channel,
-            slot: Slot::new(),
+            slot: CurrentSegment::new(),
         }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.channel.common().receiver_is_gone()
+        self.channel.shared().receiver_is_gone()
     }
 
     /// Sends what a value became. All below is one function, and its result fits in registers; the callers are many.
@@ -139,7 +139,7 @@ impl Clone for Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.channel.common().sender_left();
+        self.channel.shared().sender_left();
     }
 }
 
@@ -253,7 +253,7 @@ macro_rules! handle_methods {
             /// # Ok::<(), walchan::Error>(())
             /// ```
             pub fn sync(&self) -> Result<(), Error> {
-                self.handle.sending.channel.sync_sent()
+                Ok(self.handle.sending.channel.sync_sent()?)
             }
 
             /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
@@ -268,7 +268,7 @@ macro_rules! handle_methods {
             /// ```
             #[must_use]
             pub fn durability(&self) -> Durability {
-                self.handle.sending.channel.durability()
+                Durability::from_mode(self.handle.sending.channel.mode())
             }
         }
 

@@ -1,22 +1,22 @@
 //! What `recv` could not deliver.
 
-use crate::channel::{Channel, Held, OnDisk};
 use crate::error::{CodecError, Error};
 use crate::message_id::MessageId;
-use crate::overflow::LogOf;
-use crate::sync::Arc;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use walchan_core::channel::{Channel, DamageCause, InFlight, OnDisk};
+use walchan_core::segments::LogOf;
 
 /// Something in the ring that could not be delivered, and its bytes.
-pub(crate) struct Left {
+pub(crate) struct Undelivered {
     channel: Arc<Channel<OnDisk>>,
-    held: Held<OnDisk>,
+    held: InFlight<OnDisk>,
     bytes: Vec<u8>,
 }
 
-impl Left {
-    /// With the parts of a [`Held`], which need not be in memory where this is not called.
+impl Undelivered {
+    /// With the parts of a [`InFlight`], which need not be in memory where this is not called.
     #[cold]
     #[inline(never)]
     pub(crate) fn new(
@@ -26,32 +26,34 @@ impl Left {
         deliveries: u64,
         bytes: &[u8],
     ) -> Self {
-        Left {
+        Undelivered {
             channel: Arc::clone(channel),
-            held: Held::new(log, position, deliveries),
+            held: InFlight::new(log, position, deliveries),
             bytes: bytes.to_vec(),
         }
     }
 
     fn id(&self) -> MessageId {
-        self.channel.id(&self.held)
+        MessageId::new(self.held.position, self.channel.tag(&self.held))
     }
 
     fn copy_aside(&self) -> Result<PathBuf, Error> {
-        self.channel.copy_aside(self.id(), &self.bytes)
+        Ok(self
+            .channel
+            .copy_aside(&self.id().to_string(), &self.bytes)?)
     }
 }
 
-impl fmt::Debug for Left {
+impl fmt::Debug for Undelivered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Left")
+        f.debug_struct("Undelivered")
             .field("id", &self.id())
             .field("bytes", &self.bytes)
             .finish()
     }
 }
 
-impl PartialEq for Left {
+impl PartialEq for Undelivered {
     fn eq(&self, other: &Self) -> bool {
         self.id() == other.id() && self.bytes == other.bytes
     }
@@ -77,7 +79,7 @@ impl PartialEq for Left {
 /// ```
 #[derive(Debug, PartialEq)]
 pub struct Undecodable {
-    pub(crate) left: Left,
+    pub(crate) undelivered: Undelivered,
     pub(crate) deliveries: u64,
     pub(crate) cause: CodecError,
 }
@@ -86,13 +88,13 @@ impl Undecodable {
     /// The id of the message.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        self.left.id()
+        self.undelivered.id()
     }
 
     /// Its bytes, as they were sent.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.left.bytes
+        &self.undelivered.bytes
     }
 
     /// Why they do not decode.
@@ -114,9 +116,9 @@ impl Undecodable {
     ///
     /// As [`Delivery::ack`](crate::Delivery::ack).
     pub fn acknowledge(self) -> Result<(), Error> {
-        let channel = &self.left.channel;
-        channel.acknowledge(&self.left.held);
-        Ok(channel.common().check()?)
+        let channel = &self.undelivered.channel;
+        channel.acknowledge(&self.undelivered.held);
+        Ok(channel.shared().check()?)
     }
 
     /// Copies the bytes to a file beside the channel, durably, then acknowledges the message. Gives the path
@@ -127,7 +129,7 @@ impl Undecodable {
     /// [`Error::Io`]: the copy could not be written, and the message is as it was; or as
     /// [`Delivery::ack`](crate::Delivery::ack).
     pub fn set_aside(self) -> Result<PathBuf, Error> {
-        let copy = self.left.copy_aside()?;
+        let copy = self.undelivered.copy_aside()?;
         self.acknowledge()?;
         Ok(copy)
     }
@@ -154,7 +156,7 @@ impl fmt::Display for Undecodable {
 /// ```
 #[derive(Debug, PartialEq)]
 pub struct Corrupt {
-    pub(crate) left: Left,
+    pub(crate) undelivered: Undelivered,
     pub(crate) end: u64,
 }
 
@@ -162,28 +164,28 @@ impl Corrupt {
     /// Position of the first byte: where the damaged message began, as far as that can be told.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.left.held.position
+        self.undelivered.held.position
     }
 
     /// The id that a message at this position has.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        self.left.id()
+        self.undelivered.id()
     }
 
     /// What can be read there: headers and payloads, up to the next place that looks like a frame, at most 16 MiB;
     /// the rest of longer damage is the next error. Empty if the disk cannot read it.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.left.bytes
+        &self.undelivered.bytes
     }
 
     /// What is wrong with the place.
     #[must_use]
     pub fn cause(&self) -> DamageCause {
-        self.left
+        self.undelivered
             .channel
-            .damage_cause(&self.left.held, &self.left.bytes)
+            .damage_cause(&self.undelivered.held, &self.undelivered.bytes)
     }
 
     /// Gives the place up: its space comes back like that of an acknowledged message.
@@ -192,9 +194,9 @@ impl Corrupt {
     ///
     /// As [`Delivery::ack`](crate::Delivery::ack).
     pub fn acknowledge(self) -> Result<(), Error> {
-        let channel = &self.left.channel;
-        channel.settle(&self.left.held, self.end);
-        Ok(channel.common().check()?)
+        let channel = &self.undelivered.channel;
+        channel.settle(&self.undelivered.held, self.end);
+        Ok(channel.shared().check()?)
     }
 
     /// Copies the bytes to a file beside the channel, durably, then gives the place up. Gives the path of the
@@ -205,7 +207,7 @@ impl Corrupt {
     /// [`Error::Io`]: the copy could not be written, and everything is as it was; or as
     /// [`Delivery::ack`](crate::Delivery::ack).
     pub fn set_aside(self) -> Result<PathBuf, Error> {
-        let copy = self.left.copy_aside()?;
+        let copy = self.undelivered.copy_aside()?;
         self.acknowledge()?;
         Ok(copy)
     }
@@ -213,33 +215,7 @@ impl Corrupt {
 
 impl fmt::Display for Corrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, to) = (self.left.held.position, self.end);
+        let (from, to) = (self.undelivered.held.position, self.end);
         write!(f, "positions {from} to {to} are damaged: {}", self.cause())
-    }
-}
-
-/// What is wrong with a place that is [`Corrupt`].
-///
-/// ```
-/// println!("{}", walchan::DamageCause::Unreadable);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DamageCause {
-    /// The disk does not give the bytes back.
-    Unreadable,
-    /// There is the header of a frame, and its state, its length or its checksum is wrong.
-    Checksum,
-    /// There is no header of a frame.
-    Header,
-}
-
-impl fmt::Display for DamageCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DamageCause::Unreadable => "the disk cannot read them",
-            DamageCause::Checksum => "a frame begins there that does not match its checksum",
-            DamageCause::Header => "no frame begins there",
-        })
     }
 }

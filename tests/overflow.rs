@@ -274,7 +274,7 @@ fn a_bounded_channel_does_not_open_what_has_overflowed() {
         matches!(
             error,
             Error::Mismatch {
-                what: "overflow files",
+                what: "segments",
                 ..
             }
         ),

@@ -3,12 +3,12 @@
 #![cfg(loom)]
 #![allow(clippy::disallowed_types)] // counts executions, out of loom's sight
 
+mod faces;
+mod modelled;
+
+pub use faces::*;
 pub use loom::thread;
 pub use std::sync::Arc;
-pub use walchan::models::Bias;
-pub use walchan::models::{Chain, ChainReceived, ChainSetup, Handle, Held};
-pub use walchan::models::{Channel, Failure, Mode, Received, Receiver, Setup};
-pub use walchan::models::{Lease, Lessor};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;

@@ -153,13 +153,13 @@ fn a_good_part_of_the_bound_is_taken_or_none() {
                 })
                 .collect();
             log.acknowledge_only(positions[0]);
-            assert!(log.claim_of_much(0).is_none());
-            assert!(log.claim_of_much(0).is_none());
+            assert!(log.claim_of_batch(0).is_none());
+            assert!(log.claim_of_batch(0).is_none());
             log.claim(0).unwrap().publish(b"");
             log.acknowledge_only(positions[1]);
-            assert!(log.claim_of_much(0).is_none());
+            assert!(log.claim_of_batch(0).is_none());
             log.acknowledge_only(positions[2]);
-            log.claim_of_much(0).unwrap().publish(b"");
+            log.claim_of_batch(0).unwrap().publish(b"");
         },
     );
 }

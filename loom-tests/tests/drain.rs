@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use loom_tests::{Arc, Chain, ChainSetup, Held, Mode, chain, model, model_to, spawn_in};
-use walchan::models::{ChainReceiver, KEEPER_TIDY};
+use loom_tests::{ChainReceiver, KEEPER_TIDY};
 
 /// A chain into which so many messages of 16 bytes were sent, all of them received.
 fn received(messages: usize, setup: ChainSetup) -> (Arc<Chain>, ChainReceiver, Vec<Held>) {

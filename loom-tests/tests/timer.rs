@@ -3,8 +3,8 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)]
 
+use loom_tests::{HURRY, PROGRESS, SENT};
 use loom_tests::{Mode, Setup, channel, message, model, spawn};
-use walchan::models::{HURRY, PROGRESS, SENT};
 
 // Threads: a sender under SyncEvery, and the timer, whose time has come for an earlier message that somebody else has
 // synced meanwhile. The new message is either covered by the timer's sync, or its flag is set afterwards.

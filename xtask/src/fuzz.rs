@@ -69,7 +69,15 @@ pub fn missing() -> Option<&'static str> {
 pub fn build(sanitizer: &str) -> Result<PathBuf, String> {
     let dir = target_dir().join(sanitizer);
     let mut command = Command::new("cargo");
-    command.args(["+nightly", "fuzz", "build", "-s", sanitizer]);
+    command.args([
+        "+nightly",
+        "fuzz",
+        "build",
+        "--fuzz-dir",
+        "proof/fuzz",
+        "-s",
+        sanitizer,
+    ]);
     command
         .args(["--no-trace-compares", "--target-dir"])
         .arg(&dir);
@@ -87,9 +95,9 @@ pub fn build(sanitizer: &str) -> Result<PathBuf, String> {
 
 /// `cargo` for the package of the targets, without the fuzzer.
 pub fn replay() -> Command {
-    let mut command =
-        cargo("test --release --manifest-path fuzz/Cargo.toml --no-default-features --test replay");
-    command.env("RUSTFLAGS", "--cfg fuzzing");
+    let mut command = cargo(
+        "test --release --manifest-path proof/fuzz/Cargo.toml --no-default-features --test replay",
+    );
     command.env("CARGO_TARGET_DIR", target_dir().join("replay"));
     command
 }
@@ -128,7 +136,7 @@ fn fuzz(target: &Target, bin: &Path, executions: u64) -> Result<String, String> 
     let mut command = Command::new(bin);
     command.arg(&corpus);
     for kind in ["corpus", "regressions"] {
-        let seeds = root().join("fuzz").join(kind).join(name);
+        let seeds = root().join("proof/fuzz").join(kind).join(name);
         if seeds.is_dir() {
             command.arg(seeds);
         }

@@ -4,7 +4,7 @@ use crate::run::{Outcome, cargo};
 use std::time::{Instant, SystemTime};
 
 const COUNT: u64 = 10_000_000;
-const TEST: &str = "crash_tests::campaign::as_many_images_as_asked_for";
+const TEST: &str = "campaign::as_many_images_as_asked_for";
 
 pub fn run(args: &[&str]) -> Outcome {
     let number = |text: &str| {
@@ -20,7 +20,7 @@ pub fn run(args: &[&str]) -> Outcome {
         _ => return Err("usage: cargo xtask images [COUNT] [SEED]".to_owned()),
     };
     println!("{count} images from seed {seed}; again: cargo xtask images {count} {seed}");
-    let mut test = cargo("test --release --lib --");
+    let mut test = cargo("test --release -p crash-tests --lib --");
     test.args(["--exact", TEST, "--ignored", "--nocapture"]);
     test.env("WALCHAN_CRASH_IMAGES", count.to_string());
     test.env("WALCHAN_CRASH_SEED", seed.to_string());

@@ -29,7 +29,7 @@ pub fn run() -> Outcome {
     }
     for what in [
         "walchan --lib",
-        "walchan --lib --features=models",
+        "walchan-core --lib --features=fsync,models",
         "loom-tests --all-targets",
     ] {
         let clippy = cargo_loom(&format!("clippy -p {what} -- -D warnings"));

@@ -1,4 +1,4 @@
-//! `cargo xtask orderings`: the atomic operations in `src` and the rows of `docs/protocol.md` agree.
+//! `cargo xtask orderings`: the atomic operations in the core and the rows of `docs/protocol.md` agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,20 @@ use crate::run::{Outcome, judge};
 use crate::source::{Line, Source, words};
 
 /// Where atomic operations may be.
-pub const PLACES: [&str; 4] = ["src/ring", "src/memory", "src/durability", "src/sync.rs"];
+pub const PLACES: [&str; 5] = [
+    "core/src/ring",
+    "core/src/storage",
+    "core/src/commit",
+    "core/src/sync",
+    "loom-tests/src/modelled.rs",
+];
+/// Where the code is that may have them, and is not to.
+const CODE: [&str; 4] = [
+    "src",
+    "core/src",
+    "loom-tests/src/modelled.rs",
+    "loom-tests/src/faces",
+];
 const ORDERINGS: [&str; 5] = ["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst"];
 /// A tag covers its own line and so many below.
 const REACH: usize = 8;
@@ -21,7 +34,7 @@ The rules:
      `// [O:none] reason` covers what is no operation, such as the body of a macro; `// [O:forwarded] reason` notes
      that the ordering is the caller's. Neither has a row.
      [O:name] elsewhere in a comment refers to a tag, which must exist.
-  2. In src/ring, src/memory, src/durability and src/sync.rs, each line of code with Relaxed, Acquire,
+  2. In core/src/{ring,storage,commit,sync} and in the modelled memory, each line of code with Relaxed, Acquire,
      Release, AcqRel, SeqCst or weaken_fence!( has a tag on it or at most 8 lines above. `use` and test
      modules are exempt.
   3. The orderings that a tag names are in the code of its own line or of the 8 below.
@@ -32,9 +45,9 @@ The rules:
 
 pub fn run() -> Outcome {
     let rows = protocol::read()?;
-    let code = Source::read_all(&["src"])?;
+    let code = Source::read_all(&CODE)?;
     let problems = compare(&code, &Source::read_all(&["loom-tests"])?, &rows);
-    let title = format!("differences between src and {PATH}");
+    let title = format!("differences between the code and {PATH}");
     judge(&title, &problems).map_err(|error| format!("{error}\n{RULES}"))?;
     println!(
         "{} operations, {} weakenings: code and {PATH} agree",
@@ -264,7 +277,7 @@ mod tests {
         let good = [row("publish", &["publish_relaxed"]), row("read", &[])];
         let other = [row("publish", &["other"]), row("read", &[])];
         let expect = |text: &str, rows: &[Row], parts: &[&str]| {
-            let found = problems("src/ring/claim.rs", text, rows);
+            let found = problems("core/src/ring/claim.rs", text, rows);
             assert_eq!(found.len(), parts.len(), "{found:#?}");
             assert!(
                 found
@@ -307,7 +320,7 @@ mod tests {
             &good,
             &["no tag [O:publish]", "no tag [O:read]", "no weaken!"],
         );
-        assert!(problems("src/format/frame.rs", RING, &good)[0].contains("outside"));
+        assert!(problems("core/src/format/frame.rs", RING, &good)[0].contains("outside"));
     }
 
     #[test]
@@ -316,6 +329,6 @@ mod tests {
                     weaken!(\n    \"a\",\n  sabotaged(\"b\") weaken!($x sabotaged(_: &str)\n\
                     // [O:f] SeqCst fence: E\nweaken_fence!(\"c\");";
         let rows = [row("f", &["a", "b", "c"])];
-        assert_eq!(problems("src/sync.rs", text, &rows), [""; 0]);
+        assert_eq!(problems("core/src/sync/shim.rs", text, &rows), [""; 0]);
     }
 }

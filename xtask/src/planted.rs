@@ -1,6 +1,6 @@
 //! `cargo xtask planted`: a safeguard that can be removed without a test noticing is one that nothing tests.
 //!
-//! The list is the table of `docs/planted.md`. Each bug is a `planted!("name")` in `src`, part of a build with
+//! The list is the table of `docs/planted.md`. Each bug is a `planted!("name")` in the product, part of a build with
 //! `--cfg walchan_planted` only; there the environment variable `WALCHAN_PLANTED` selects it. So all tests are built
 //! once, and the one that is to notice is run with and without the bug.
 
@@ -12,15 +12,14 @@ use crate::caught::{self, Job, Run, Test, messages};
 use crate::orderings::named;
 use crate::run::{Outcome, cargo, cargo_loom, judge, root, target};
 use crate::sabotage::{self, report};
-use crate::source::Source;
+use crate::source::{PRODUCT, Source, TESTS};
 use crate::tables::{self, quoted};
 
 const PATH: &str = "docs/planted.md";
 const HEAD: [&str; 3] = ["bug", "safeguard removed", "caught by"];
 const CFG: &str = "--cfg walchan_planted";
-/// Where the tests are that may catch a bug.
-const TESTS: [&str; 4] = ["src", "tests", "loom-tests", "system-tests"];
-const BUILD: &str = "test --release -p walchan -p system-tests --lib";
+const BUILD: &str =
+    "test --release -p walchan -p walchan-core -p crash-tests -p system-tests --lib";
 /// Seconds after which a test that hangs says so.
 const PATIENCE: &str = "20";
 
@@ -50,7 +49,7 @@ pub fn run(only: &[&str]) -> Outcome {
     }
     let sources = Source::read_all(&TESTS)?;
     let mut build = planted(cargo(BUILD), "planted");
-    build.args(targets(&all, &sources, &["tests", "system-tests"]));
+    build.args(targets(&all, &sources, &["tests", "proof/system"]));
     let mut tests = caught::build(build)?;
     let mut build = planted(cargo_loom(sabotage::BUILD), "planted/loom");
     build.args(targets(&all, &sources, &["loom-tests"]));
@@ -207,7 +206,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 
 // === The list ===
 
-/// Compares the list with `src` and with the tests.
+/// Compares the list with the code and with the tests.
 pub fn compare() -> Outcome {
     compare_all(&read()?)
 }
@@ -215,7 +214,7 @@ pub fn compare() -> Outcome {
 fn compare_all(bugs: &[Bug]) -> Outcome {
     let problems = differences(
         bugs,
-        &Source::read_all(&["src"])?,
+        &Source::read_all(&PRODUCT)?,
         &Source::read_all(&TESTS)?,
     );
     judge(
@@ -236,7 +235,7 @@ fn differences(bugs: &[Bug], code: &[Source], tests: &[Source]) -> Vec<String> {
     for bug in bugs {
         let Bug { name, test, .. } = bug;
         if !sites.contains_key(name) {
-            problems.push(format!("{PATH}: src has no planted!(\"{name}\")"));
+            problems.push(format!("{PATH}: the code has no planted!(\"{name}\")"));
         }
         if !tests.iter().any(|source| bug.is_caught_in(source)) {
             problems.push(format!("{PATH}: `{name}`: there is no test `{test}`"));

@@ -1,16 +1,14 @@
 //! `docs/promises.md`: each row of its tables names tests that exist, or says that it is not tested.
 
 use crate::run::{Outcome, judge, root};
-use crate::source::Source;
+use crate::source::{Source, TESTS};
 use std::collections::BTreeSet;
 
 const PATH: &str = "docs/promises.md";
-/// Where tests are.
-const PLACES: [&str; 4] = ["src", "tests", "loom-tests", "system-tests"];
 
 pub fn run() -> Outcome {
     let text = std::fs::read_to_string(root().join(PATH)).map_err(|e| format!("{PATH}: {e}"))?;
-    let sources = Source::read_all(&PLACES)?;
+    let sources = Source::read_all(&TESTS)?;
     judge("rows without a test", &check(&text, &tests(&sources)))
 }
 

@@ -7,7 +7,7 @@ use crate::caught::{self, Job, Run};
 use crate::orderings::weakenings;
 use crate::protocol::{self, PATH};
 use crate::run::{Outcome, cargo_loom, judge};
-use crate::source::Source;
+use crate::source::{PRODUCT, Source};
 
 pub const BUILD: &str = "test --release -p loom-tests";
 
@@ -16,7 +16,7 @@ pub fn run(only: &[&str]) -> Outcome {
     let mut wanted: Vec<_> = rows.into_iter().flat_map(|row| row.caught).collect();
     wanted.sort();
     wanted.dedup();
-    for (name, place) in weakenings(&Source::read_all(&["src"])?) {
+    for (name, place) in weakenings(&Source::read_all(&PRODUCT)?) {
         if !wanted.iter().any(|(listed, _)| *listed == name) {
             return Err(format!(
                 "{place}: no row of {PATH} says which test catches `{name}`"

@@ -15,7 +15,7 @@ const SUPPRESSIONS: &str = "xtask/tsan.supp";
 const THREADED: &str =
     "--lib --test delivery --test durability --test ends --test order --test room";
 /// Models and simulated media need no sanitizer: they take no memory but the standard library's.
-const SKIPPED: &str = "--skip crash_tests --skip random";
+const SKIPPED: &str = "--skip random";
 /// Those of the example build it, and would build it with a sanitizer half the way.
 const EXAMPLE: &str = "--skip kills_do_not_change --skip a_torn_record --skip a_state_directory";
 
@@ -54,7 +54,7 @@ fn tests(sanitizer: &str, what: &str, behind: &str) -> Result<Command, String> {
 fn corpus(bin: &Path, name: &str) -> Command {
     let mut command = Command::new(bin.join(name));
     for kind in ["corpus", "regressions"] {
-        let dir = root().join("fuzz").join(kind).join(name);
+        let dir = root().join("proof/fuzz").join(kind).join(name);
         if dir.is_dir() {
             command.arg(dir);
         }

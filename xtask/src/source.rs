@@ -5,6 +5,11 @@ use std::path::Path;
 
 use crate::run::root;
 
+/// What is published.
+pub const PRODUCT: [&str; 2] = ["src", "core/src"];
+/// Where tests are.
+pub const TESTS: [&str; 5] = ["src", "core/src", "tests", "loom-tests", "proof"];
+
 #[derive(Debug, Default)]
 pub struct Line {
     /// Code; string literals are empty.

@@ -9,8 +9,14 @@ const DEBUG: &str = "test --workspace --exclude loom-tests --exclude rivals --fe
 pub fn run() -> Outcome {
     let mut plan = Plan::default();
     plan.command("tests and examples, debug", cargo(DEBUG))?;
-    plan.command("documentation", cargo("test --doc --features bytemuck"))?;
-    plan.command("tests, release", cargo("test --release --lib --tests"))?;
+    plan.command(
+        "documentation",
+        cargo("test --doc --features walchan/bytemuck"),
+    )?;
+    plan.command(
+        "tests, release",
+        cargo("test --release -p walchan -p walchan-core -p crash-tests --lib --tests"),
+    )?;
     let bare = cargo("test --no-default-features --lib --tests");
     plan.command("tests without default features", bare)?;
     plan.command("committed inputs of the fuzzer", fuzz::replay())?;

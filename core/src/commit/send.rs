@@ -1,0 +1,254 @@
+//! Sending: room, permits, and how long a send waits.
+
+use super::timer::{HURRY, SENT};
+use super::{Goal, Log, Mode, POISONED, RECEIVER_GONE, SendFailure, Wait};
+use crate::format::POSITION_MAX;
+use crate::format::frame::{payload_crc, payload_len};
+use crate::planted::planted;
+use crate::ring::{Claim, NoRoom, Room};
+use crate::storage::Memory;
+use crate::sync::{Ordering, back_off, back_off_long, looks_for_room};
+use std::io::{self, IoSlice};
+use std::time::Instant;
+
+impl Wait {
+    /// What a first look for room asks for.
+    #[inline]
+    fn room(self) -> Room {
+        match self {
+            Wait::No => Room::Any,
+            Wait::Until(_) => Room::Batch,
+        }
+    }
+}
+
+impl<M: Memory> Log<M> {
+    /// Sends a payload without syncs, if there is room at once: what is nearly always so, in one piece whose result fits in a
+    /// register. An error says nothing; it has the checksum, if that was made.
+    #[inline(always)]
+    pub fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, Option<u32>> {
+        let len = payload_len(payload);
+        if self.is_synced_mode()
+            || !self.ring.fits(len)
+            || self.has_status(POISONED | RECEIVER_GONE)
+        {
+            return Err(None);
+        }
+        self.ring.prefetch_claim(len);
+        let crc = payload_crc(payload);
+        let Ok(claim) = self.ring.claim(len, wait.room()) else {
+            return Err(Some(crc));
+        };
+        let position = claim.position();
+        let first = planted!(
+            "commit_told_without_syncs",
+            self.is_commit_marker(&claim),
+            false
+        );
+        self.put(claim, payload, crc, first, true);
+        Ok(position)
+    }
+
+    /// Writes and publishes. Returns where the frame ends. `first`: it tells the commit; `readable`: the receiver may look at it already.
+    #[inline(always)]
+    fn put(
+        &self,
+        claim: Claim<'_, M>,
+        payload: &[IoSlice<'_>],
+        crc: u32,
+        first: bool,
+        readable: bool,
+    ) -> u64 {
+        let end = claim.end();
+        claim.publish(payload, crc, first);
+        self.ring.announce(readable);
+        if self.ahead > 0 {
+            self.notify_housekeeper(end);
+        }
+        end
+    }
+
+    /// Sends a payload, whose checksum may have been made, into this file. Returns its position.
+    pub fn send(
+        &self,
+        payload: &[IoSlice<'_>],
+        crc: Option<u32>,
+        wait: Wait,
+    ) -> Result<u64, SendFailure> {
+        let (position, end) = self.publish(payload, crc, wait)?;
+        self.make_durable(end)?;
+        Ok(position)
+    }
+
+    /// Claims, writes and publishes. Returns where the frame begins and ends.
+    pub fn publish(
+        &self,
+        payload: &[IoSlice<'_>],
+        crc: Option<u32>,
+        wait: Wait,
+    ) -> Result<(u64, u64), SendFailure> {
+        let (len, max) = (payload_len(payload), self.ring.layout().payload_len_max());
+        if len > max {
+            return Err(SendFailure::TooLarge { len, max });
+        }
+        self.shared.check_open()?;
+        let crc = crc.unwrap_or_else(|| payload_crc(payload));
+        let claim = self.claim(len, wait)?;
+        let position = claim.position();
+        let (first, readable) = (self.is_commit_marker(&claim), !self.is_per_send());
+        Ok((position, self.put(claim, payload, crc, first, readable)))
+    }
+
+    /// Makes what was published up to `end` as durable as the mode promises.
+    pub fn make_durable(&self, end: u64) -> Result<(), SendFailure> {
+        match self.mode {
+            Mode::PerSend => self
+                .reach(Goal::Commit(end))
+                .map_err(SendFailure::Unsynced)?,
+            Mode::FlushOnly => {}
+            Mode::Every { max_ops, .. } => {
+                // [O:unsynced] Relaxed: a count that the compare-exchange in `take_permit` bounds.
+                let unsynced = self.shared.unsynced.load(Ordering::Relaxed);
+                let hurry = if unsynced * 2 >= max_ops { HURRY } else { 0 };
+                self.shared.timer.flag(SENT | hurry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims room for a payload of `len` bytes.
+    pub fn claim(&self, len: u64, wait: Wait) -> Result<Claim<'_, M>, SendFailure> {
+        match (self.try_claim(len, wait.room()).transpose(), wait) {
+            (Some(outcome), _) => outcome,
+            (None, Wait::No) => Err(SendFailure::Full),
+            (None, Wait::Until(deadline)) => self.wait_and_claim(len, deadline),
+        }
+    }
+
+    #[cold]
+    fn wait_and_claim(
+        &self,
+        len: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Claim<'_, M>, SendFailure> {
+        let attempt = |room| self.try_claim(len, room).transpose();
+        // The receiver gets some way ahead: where each message makes room for one, both sides fight for every line. But
+        // nobody sleeps while there is any room.
+        let is_large = self.ring.is_large();
+        for look in looks_for_room() {
+            match is_large {
+                true => back_off_long(look),
+                false => back_off(look),
+            }
+            if let Some(outcome) = attempt(Room::Batch) {
+                return outcome;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break;
+            }
+        }
+        self.shared
+            .events
+            .room
+            .wait(deadline, || attempt(Room::Any))
+            .unwrap_or(Err(SendFailure::Full))
+    }
+
+    /// `None` while there is no room.
+    pub(super) fn try_claim(
+        &self,
+        len: u64,
+        room: Room,
+    ) -> Result<Option<Claim<'_, M>>, SendFailure> {
+        loop {
+            self.shared.check_open()?;
+            self.take_permit()?;
+            let needed = match self.ring.claim(len, room) {
+                Ok(claim) => return Ok(Some(claim)),
+                Err(NoRoom::Bound) => None,
+                Err(NoRoom::Space { needed }) => Some(needed),
+                Err(NoRoom::Sealed) => {
+                    self.give_back_permit();
+                    return Err(SendFailure::Sealed);
+                }
+            };
+            // Whoever waits for room holds no permit: those who hold one publish soon.
+            self.give_back_permit();
+            let Some(needed) = needed else {
+                return Ok(None);
+            };
+            if room == Room::Batch && !self.ring.gains_batch() {
+                return Ok(None);
+            }
+            if !self.make_room(needed).map_err(SendFailure::Io)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Does whatever raises the limit to `needed`, if the acknowledgements allow that.
+    pub(super) fn make_room(&self, needed: u64) -> io::Result<bool> {
+        if needed >= POSITION_MAX {
+            // Claims end there for ever: after 512 PiB, or where a forged header says so.
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if self.pages.lock().frozen {
+            return Ok(false);
+        }
+        if self.advance() {
+            self.shared.events.room.notify();
+            // On behalf of an acknowledger that found us at it, and of a timer that came too early.
+            if self.is_synced_mode() {
+                self.flag_progress();
+            }
+        }
+        if self.ring.limit() < needed && self.ring.head() + self.ring.capacity() >= needed {
+            if self.is_synced_mode() {
+                self.reach(Goal::Room(needed))?;
+            } else {
+                self.flush_room()?;
+            }
+        }
+        Ok(self.ring.limit() >= needed)
+    }
+
+    /// `Every`: one more send may return before it is synced. Waits for the disk while there are
+    /// too many.
+    #[inline]
+    pub fn take_permit(&self) -> Result<(), SendFailure> {
+        let Mode::Every { max_ops, .. } = self.mode else {
+            return Ok(());
+        };
+        loop {
+            // [O:unsynced] Relaxed, all: a count; what the sync covered is E9.
+            let unsynced = self.shared.unsynced.load(Ordering::Relaxed);
+            if unsynced >= max_ops && !planted!("permits_ignored") {
+                if self.ring.is_sealed() {
+                    return Err(SendFailure::Sealed);
+                }
+                self.reach(Goal::Permit(max_ops)).map_err(SendFailure::Io)?;
+                continue;
+            }
+            // [O:unsynced] Relaxed, both: as above.
+            let taken = self.shared.unsynced.compare_exchange_weak(
+                unsynced,
+                unsynced + 1,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            if taken.is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `Every`: takes [`Log::take_permit`] back: nothing was sent.
+    pub fn give_back_permit(&self) {
+        if let Mode::Every { .. } = self.mode {
+            // [O:unsynced] Relaxed: as above; the notifications fence.
+            self.shared.unsynced.fetch_sub(1, Ordering::Relaxed);
+            self.shared.events.published.notify();
+            self.shared.events.synced.notify();
+        }
+    }
+}

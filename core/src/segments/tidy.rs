@@ -1,0 +1,186 @@
+//! What the keeper does: files that are sealed are made complete, those that are drained are removed.
+
+use super::{Chain, Files};
+use crate::commit::Log;
+use crate::commit::housekeeper::{AHEAD, TIDY};
+use crate::format::HEADER_LEN;
+use crate::planted::planted;
+use crate::sync::Arc;
+use std::io;
+
+impl<F: Files> Chain<F> {
+    /// The body of the housekeeper's thread.
+    pub fn run_housekeeper(&self) {
+        use crate::commit::housekeeper::STOP;
+        let housekeeper = &self.shared.housekeeper;
+        loop {
+            let any = || Some(housekeeper.flags()).filter(|flags| *flags != 0);
+            let flags = housekeeper.event().wait(None, any).unwrap_or(0);
+            if flags & STOP != 0 {
+                return;
+            }
+            if self.on_housekeeper(flags).is_err() {
+                // The channel has failed, and everybody knows. There is nothing left to do.
+                let stop = || (housekeeper.flags() & STOP != 0).then_some(());
+                housekeeper.event().wait(None, stop);
+                return;
+            }
+        }
+    }
+
+    /// Takes the flags that are set, and does what they ask for.
+    pub fn on_housekeeper(&self, flags: u32) -> io::Result<()> {
+        let taken = self.shared.housekeeper.take(flags & (AHEAD | TIDY));
+        if taken & AHEAD != 0 {
+            self.grow_ahead();
+        }
+        self.tidy()
+    }
+
+    /// Completes, retires, removes, and returns to the ring, as long as there is something to do.
+    pub(super) fn tidy(&self) -> io::Result<()> {
+        if self.growth.is_none() {
+            return Ok(());
+        }
+        loop {
+            let retired = self.retire_first(self.shared.receiver_is_gone())?;
+            let completed = self.complete_one()?;
+            if self.state.lock().ring_is_free {
+                // It needs no space: it comes next, whenever that is. An error is left to whoever needs it.
+                self.link_behind(&self.active(), 0).ok();
+            }
+            if !retired && !completed && !self.return_to_ring() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the first file out of the chain if it is drained.
+    ///
+    /// The words of the ring are used anew, under the salt of another incarnation: not while the receiver looks at them. In an
+    /// overflow file that is gone it finds zeros.
+    fn retire_first(&self, receiver_is_gone: bool) -> io::Result<bool> {
+        let (number, log) = {
+            let state = self.state.lock();
+            let (first, next) = (&state.entries[0], state.entries.get(1));
+            match (&first.log, next) {
+                (Some(log), Some(next))
+                    if first.number > 0
+                        || next.entered
+                        || receiver_is_gone
+                        || planted!("ring_retired_under_the_receiver") =>
+                {
+                    (first.number, Arc::clone(log))
+                }
+                _ => return Ok(false),
+            }
+        };
+        if !log.has_drained() {
+            return Ok(false);
+        }
+        if !planted!("removed_before_drained_is_durable") {
+            log.retire()?;
+        }
+        let gone = self.state.lock().entries.pop_front();
+        if number == 0 {
+            self.state.lock().ring_is_free = true;
+            self.shared.set_ring_is_next(true);
+            return Ok(true);
+        }
+        // One that cannot be removed is drained: the next open removes it.
+        if self.files.remove(number).is_ok()
+            && let Some(gone) = gone
+        {
+            self.state.lock().bytes -= HEADER_LEN + gone.capacity;
+        }
+        Ok(true)
+    }
+
+    /// Makes a sealed file complete; unmaps it, unless the receiver is near.
+    fn complete_one(&self) -> io::Result<bool> {
+        let Some((log, is_near)) = self.to_complete() else {
+            return Ok(false);
+        };
+        if !is_near || self.shared.is_synced_mode() {
+            let may_go = log.complete()?;
+            let mut state = self.state.lock();
+            if let Some(index) = state.index_of(&log) {
+                let entry = &mut state.entries[index];
+                entry.settled = true;
+                if may_go && !is_near && !entry.entered {
+                    entry.log = None;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A sealed file that is to be completed, and whether the receiver is in it or just before it.
+    #[allow(clippy::type_complexity)]
+    fn to_complete(&self) -> Option<(Arc<Log<F::Memory>>, bool)> {
+        let mut state = self.state.lock();
+        let is_synced = self.shared.is_synced_mode();
+        let active = state.active();
+        for index in 0..active {
+            let is_near = index == 0 || state.entries[index - 1].entered;
+            let entry = &mut state.entries[index];
+            let Some(log) = &entry.log else { continue };
+            if entry.settled || !log.ring().is_sealed() {
+                continue;
+            }
+            if is_near && !is_synced {
+                // Nothing is promised, and it will soon be gone.
+                entry.settled = true;
+                continue;
+            }
+            return Some((Arc::clone(log), is_near));
+        }
+        None
+    }
+
+    /// Before the end of an incarnation: what is drained goes, and an overflow file in which nothing is left gives way to the
+    /// ring. The receiver is gone.
+    pub(super) fn finish_chain(&self) -> io::Result<()> {
+        loop {
+            self.retire_drained()?;
+            let log = self.active();
+            let ring = log.ring();
+            let is_empty = ring.layout().once && ring.head() == ring.tail();
+            if !is_empty || !self.shared.ring_is_next() || self.link_behind(&log, 0).is_err() {
+                break;
+            }
+            // The ring is next, or behind a file that was linked ahead of need, and is empty, too.
+            log.seal();
+        }
+        self.drop_unused()
+    }
+
+    fn retire_drained(&self) -> io::Result<()> {
+        loop {
+            let first = self.state.lock().entries[0].log.clone();
+            if let Some(log) = first {
+                log.pass_fillers();
+            }
+            if !self.retire_first(true)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes a file that was linked ahead of need and is not needed: nobody will send any more.
+    pub(super) fn drop_unused(&self) -> io::Result<()> {
+        let unused = {
+            let mut state = self.state.lock();
+            let is_unused = state.active() + 1 < state.entries.len();
+            is_unused.then(|| state.entries.pop_back()).flatten()
+        };
+        match unused {
+            // The ring that began anew and was not used is found to be so.
+            Some(entry) if entry.number > 0 => {
+                self.files.remove(entry.number)?;
+                self.files.sync_directory()
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,588 @@
+//! The file under a channel: made whole or not at all, owned by one channel at a time.
+//!
+//! A new file is filled under the fixed name `<path>.walchan-new`, synced, and only then given its name,
+//! so that whoever opens `path` finds a complete file. Both are locked exclusively; the lock belongs
+//! to the open file, so it moves with the rename. No channel has a name that ends like that.
+
+use super::{Medium, extents};
+use crate::planted::planted;
+use rustix::fs::{OFlags, RenameFlags, SeekFrom, seek};
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// How a new file is filled. What fills the page cache decides how much one small store dirties, and
+/// so what a sync writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// 4 KiB at a time: each page on its own, for channels that sync.
+    Pages,
+    /// 1 MiB at a time: fewer page faults, for channels that do not.
+    Megabytes,
+    /// The blocks are reserved, and not written: for a file that is filled once, by a channel that does not sync. Where
+    /// the file system cannot, as `Megabytes`.
+    Allocated,
+}
+
+/// Ends the name of a file that is being made.
+pub const UNFINISHED: &str = ".walchan-new";
+
+/// Whether the name is that of a file that is being made: the next maker would empty it.
+pub fn is_unfinished(path: &Path) -> bool {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .ends_with(UNFINISHED.as_bytes())
+}
+
+/// A file that this process owns until the value is dropped.
+#[derive(Debug)]
+pub struct LockedFile(File);
+
+impl LockedFile {
+    /// `None` if another open file has the lock.
+    fn lock(file: File) -> io::Result<Option<Self>> {
+        match file.try_lock() {
+            _ if planted!("lock_not_taken") => Ok(Some(LockedFile(file))),
+            Ok(()) => Ok(Some(LockedFile(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    /// Gives the lock up: the file is owned through another one. It may be opened again while a thread still has it.
+    pub fn without_lock(self) -> io::Result<Self> {
+        self.0.unlock()?;
+        Ok(self)
+    }
+
+    pub fn as_file(&self) -> &File {
+        &self.0
+    }
+
+    /// Data and size, not times. A no-op without the feature `fsync`.
+    pub fn sync_data(&self) -> io::Result<()> {
+        if cfg!(feature = "fsync") && !planted!("file_not_synced") {
+            self.0.sync_data()
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Drop for LockedFile {
+    /// A child of `fork` shares the open file: closing ours would leave the lock with it.
+    fn drop(&mut self) {
+        if planted!("no_unlock_before_close") {
+            return;
+        }
+        // Closing unlocks too, unless a child holds a copy; then this is all that can be done.
+        self.0.unlock().ok();
+    }
+}
+
+impl Medium for LockedFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync_written(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// A file that is only looked at.
+#[derive(Debug)]
+pub struct Looked(File);
+
+/// Opens a file without owning it; `NotFound` if there is no regular file.
+pub fn look(path: &Path) -> io::Result<Looked> {
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(Looked(file))
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Medium for Looked {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn sync_written(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Opens a file that is owned through the lock of another one; `NotFound` if there is no regular file.
+pub fn open_owned(path: &Path) -> io::Result<LockedFile> {
+    let file = open_options().open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(LockedFile(file))
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// What [`open_existing`] found.
+#[derive(Debug)]
+pub enum Found {
+    File(LockedFile),
+    Locked,
+    NotRegular,
+    Missing,
+}
+
+fn open_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // NONBLOCK: opening a FIFO must not wait for its other end.
+    options
+        .read(true)
+        .write(true)
+        .mode(planted!("readable_by_others", 0o644, 0o600))
+        .custom_flags(OFlags::NONBLOCK.bits() as i32);
+    options
+}
+
+fn same_file(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(theirs) => Ok(ours.ino() == theirs.ino() && ours.dev() == theirs.dev()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Opens and locks the file at `path`.
+pub fn open_existing(path: &Path) -> io::Result<Found> {
+    loop {
+        // Asked before opening: some special files (a directory) cannot be opened for writing.
+        match std::fs::metadata(path) {
+            Ok(meta) if !meta.is_file() => return Ok(Found::NotRegular),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+            Err(e) => return Err(e),
+        }
+        let file = match open_options().open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+            Err(e) => return Err(e),
+        };
+        if !file.metadata()?.is_file() {
+            return Ok(Found::NotRegular);
+        }
+        let Some(file) = LockedFile::lock(file)? else {
+            return Ok(Found::Locked);
+        };
+        // Between the open and the lock the name may have gone to another file.
+        if planted!("inode_not_compared") || same_file(file.as_file(), path)? {
+            drop_second_name(&file, path)?;
+            return Ok(Found::File(file));
+        }
+    }
+}
+
+/// Where renaming without replacing is not to be had, a maker that is killed between the link and the removal of the
+/// other name leaves two.
+fn drop_second_name(file: &LockedFile, path: &Path) -> io::Result<()> {
+    let temporary = beside(path, UNFINISHED);
+    if file.as_file().metadata()?.nlink() > 1 && same_file(file.as_file(), &temporary)? {
+        // Who may not, leaves it to the next.
+        std::fs::remove_file(&temporary).ok();
+    }
+    Ok(())
+}
+
+/// `path` with something appended to its last component.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The directory of `path`.
+pub fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the entries of the directory that holds `path` durable.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(feature = "fsync") && !planted!("directory_not_synced") {
+        File::open(directory(path))?.sync_all()
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes the name of an existing file durable, in whatever directory it has its place.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    match sync_directory(&std::fs::canonicalize(path)?) {
+        // Who may not read the directory did not make the file: it has long been there.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Creates the missing parent directories, each durable in its own parent.
+pub fn create_parents(path: &Path) -> io::Result<()> {
+    let parent = directory(path);
+    // An error is none that a look at the parent's parent could mend; at the root it would go on for ever.
+    if parent.try_exists()? {
+        return Ok(());
+    }
+    create_parents(parent)?;
+    match std::fs::create_dir(parent) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    if planted!("parents_not_synced") {
+        return Ok(());
+    }
+    sync_directory(parent)
+}
+
+/// What [`create`] came to.
+#[derive(Debug)]
+pub enum Created {
+    File(LockedFile),
+    /// Somebody else made the file first: open it.
+    Lost,
+    /// Somebody else is making it now.
+    Locked,
+}
+
+/// What [`own`] found.
+enum Owned {
+    File(LockedFile),
+    /// It has another name, too.
+    Linked,
+    /// It no longer has this name.
+    Gone,
+    /// Somebody else owns it.
+    Locked,
+}
+
+/// Locks a file that was opened under the name of one that is being made.
+fn own(file: File, temporary: &Path) -> io::Result<Owned> {
+    let Some(file) = LockedFile::lock(file)? else {
+        return Ok(Owned::Locked);
+    };
+    if !same_file(file.as_file(), temporary)? {
+        return Ok(Owned::Gone);
+    }
+    if file.as_file().metadata()?.nlink() == 1 || planted!("second_name_taken_over") {
+        Ok(Owned::File(file))
+    } else {
+        Ok(Owned::Linked)
+    }
+}
+
+/// Makes a file of `len` bytes that begins with `header`, otherwise zeros, every block of it
+/// written, and gives it the name `path`. An existing file is never replaced.
+pub fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
+    let temporary = beside(path, UNFINISHED);
+    let file = loop {
+        // A link there is not ours, nor is what it leads to.
+        let nofollow = planted!("link_followed", OFlags::empty(), OFlags::NOFOLLOW);
+        let flags = OFlags::NONBLOCK | nofollow;
+        let file = open_options()
+            .create(true)
+            .truncate(false)
+            .custom_flags(flags.bits() as i32)
+            .open(&temporary)?;
+        match own(file, &temporary) {
+            Ok(Owned::File(file)) => break file,
+            Ok(Owned::Locked) => return Ok(Created::Locked),
+            // It was published by a link: this is a second name of a channel.
+            Ok(Owned::Linked) => std::fs::remove_file(&temporary)?,
+            // The file we locked has become somebody's channel, or its maker gave up.
+            Ok(Owned::Gone) => {
+                if path.try_exists()? {
+                    return Ok(Created::Lost);
+                }
+            }
+            Err(error) => {
+                // Perhaps we have just made it, and nobody has begun to fill it. If even this fails, the next
+                // creation takes it over.
+                if std::fs::metadata(&temporary).is_ok_and(|meta| meta.len() == 0) {
+                    std::fs::remove_file(&temporary).ok();
+                }
+                return Err(error);
+            }
+        }
+    };
+    let made = fill_and_publish(path, &temporary, &file, header, len, fill);
+    match made {
+        Ok(true) => Ok(Created::File(file)),
+        Ok(false) => {
+            std::fs::remove_file(&temporary)?;
+            Ok(Created::Lost)
+        }
+        Err(e) => {
+            // We hold its lock and it never got its name: nobody misses it. If even this fails, the
+            // next creation takes the file over.
+            if !same_file(file.as_file(), path).unwrap_or(true) {
+                std::fs::remove_file(&temporary).ok();
+            }
+            Err(e)
+        }
+    }
+}
+
+fn fill_and_publish(
+    path: &Path,
+    temporary: &Path,
+    file: &LockedFile,
+    header: &[u8],
+    len: u64,
+    fill: Fill,
+) -> io::Result<bool> {
+    if path.try_exists()? {
+        return Ok(false);
+    }
+    let raw = file.as_file();
+    raw.set_len(planted!("sparse_file", len, 0))?;
+    let early = planted!("name_before_content") && publish(temporary, path)?;
+    without_copy_on_write(raw);
+    // Before anything is written: what does not fit is known at once.
+    let allocated = allocate(raw, 0..planted!("sparse_file", 0, len))?;
+    if fill != Fill::Allocated || !allocated {
+        write_zeros(raw, planted!("sparse_file", len, 0), len, fill)?;
+    }
+    raw.write_all_at(header, 0)?;
+    if cfg!(feature = "fsync") && !planted!("name_before_sync") {
+        raw.sync_all()?;
+    }
+    if !early && !publish(temporary, path)? {
+        return Ok(false);
+    }
+    sync_directory(path)?;
+    Ok(true)
+}
+
+/// Reserves blocks for a part of a file; `false` if the file system cannot.
+fn allocate(file: &File, part: Range<u64>) -> io::Result<bool> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    if part.is_empty() {
+        return Ok(false);
+    }
+    let (at, len) = (part.start, part.end - part.start);
+    loop {
+        return match fallocate(file, FallocateFlags::empty(), at, len) {
+            Ok(()) => Ok(true),
+            Err(Errno::INTR) => continue,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+fn write_zeros(file: &File, from: u64, to: u64, fill: Fill) -> io::Result<()> {
+    let step = match fill {
+        Fill::Pages => 4 << 10,
+        Fill::Megabytes | Fill::Allocated => 1 << 20,
+    };
+    let zeros = vec![0; step];
+    let mut at = from;
+    while at < to {
+        let part = (to - at).min(step as u64) as usize;
+        file.write_all_at(&zeros[..part], at)?;
+        at += part as u64;
+    }
+    Ok(())
+}
+
+/// Gives the finished file its name; `false` if the name is taken.
+fn publish(temporary: &Path, path: &Path) -> io::Result<bool> {
+    use rustix::fs::{CWD, renameat_with};
+    let flags = planted!(
+        "name_replaced",
+        RenameFlags::empty(),
+        RenameFlags::NOREPLACE
+    );
+    match renameat_with(CWD, temporary, CWD, path, flags) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        // The file system cannot: link, which never replaces either, and drop the other name.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            match std::fs::hard_link(temporary, path) {
+                Ok(()) => {
+                    std::fs::remove_file(temporary)?;
+                    Ok(true)
+                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                Err(e) => Err(e),
+            }
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// On btrfs an overwrite allocates, unless the file is marked while it is empty. Other file systems
+/// refuse the flag, and do not need it.
+fn without_copy_on_write(file: &File) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let Ok(flags) = ioctl_getflags(file) else {
+        return;
+    };
+    // `FS_COMPR_FL` and `FS_NOCOMP_FL`, inherited from the directory. Neither goes together with the mark, nor
+    // away in the same call.
+    let compression = IFlags::from_bits_retain(0x4 | 0x400);
+    if flags.intersects(compression) {
+        ioctl_setflags(file, flags - compression).ok();
+    }
+    ioctl_setflags(file, (flags - compression) | IFlags::NOCOW).ok();
+}
+
+/// Gives each of the first `len` bytes of a file a place on the disk that is its own, and changes none. A
+/// copy may have holes, or share its blocks with the original: a store to the mapping would then need a new
+/// block, and end the process where there is none.
+pub fn own_blocks(file: &LockedFile, len: u64, fill: Fill) -> io::Result<()> {
+    for part in extents::shared(file.as_file(), len)? {
+        write_same(file.as_file(), part)?;
+    }
+    fill_holes(file.as_file(), len, fill)
+}
+
+/// The same for an overflow file, whose blocks are reserved rather than written.
+pub fn allocate_all(file: &LockedFile, len: u64) -> io::Result<()> {
+    for part in extents::shared(file.as_file(), len)? {
+        write_same(file.as_file(), part)?;
+    }
+    // Not more than is missing: a full XFS refuses to look at what is there.
+    for part in extents::missing(file.as_file(), len)? {
+        if !allocate(file.as_file(), part)? {
+            return fill_holes(file.as_file(), len, Fill::Allocated);
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, and gives its space back even if somebody still has it mapped; but for the first `keep` bytes, by
+/// which it is known if its name comes back: without a journal nothing orders the two.
+pub fn remove(path: &Path, keep: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let file = open_options().open(path);
+    std::fs::remove_file(path)?;
+    if let Ok(file) = file
+        && let Ok(meta) = file.metadata()
+    {
+        // Where this is refused the space comes back with the last of its users.
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&file, flags, keep, meta.len().saturating_sub(keep).max(1)).ok();
+    }
+    Ok(())
+}
+
+/// Removes what a maker of `path` left when it was killed; not what somebody is making now.
+pub fn remove_unfinished_file(path: &Path) -> io::Result<()> {
+    let temporary = beside(path, UNFINISHED);
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = open_options()
+        .custom_flags(flags.bits() as i32)
+        .open(&temporary);
+    match file.map(|file| own(file, &temporary)) {
+        Ok(Ok(Owned::File(_owned))) => std::fs::remove_file(&temporary),
+        // It is somebody's, or is no longer there, or is none of ours.
+        _ => Ok(()),
+    }
+}
+
+/// Writes what is there: blocks that are shared are left to the others by it.
+fn write_same(file: &File, part: Range<u64>) -> io::Result<()> {
+    let mut at = part.start;
+    let mut bytes = [0; 4 << 10];
+    while at < part.end {
+        let bytes = &mut bytes[..(part.end - at).min(4 << 10) as usize];
+        match file.read_exact_at(bytes, at) {
+            Ok(()) => file.write_all_at(bytes, at)?,
+            // A bad block: recovery tells what was there.
+            Err(e) if e.raw_os_error() == Some(Errno::IO.raw_os_error()) => {}
+            Err(e) => return Err(e),
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+fn fill_holes(file: &File, len: u64, fill: Fill) -> io::Result<()> {
+    let mut at = 0;
+    while at < len {
+        let hole = match seek(file, SeekFrom::Hole(at)) {
+            Ok(hole) => hole,
+            // Such a file system does not tell.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if hole >= len {
+            return Ok(());
+        }
+        let end = match seek(file, SeekFrom::Data(hole)) {
+            Ok(data) => data.min(len),
+            Err(Errno::NXIO) => len,
+            Err(error) => return Err(error.into()),
+        };
+        write_zeros(file, hole, end, fill)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Writes a small file whole or not at all, durably. One that is there with other content stays.
+pub fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    // What cannot be looked at is not replaced.
+    if path.try_exists()? {
+        if std::fs::read(path)? == bytes {
+            return sync_directory(path);
+        }
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let part = beside(path, ".part");
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)?;
+    let written = file.write_all(bytes).and_then(|()| {
+        if cfg!(feature = "fsync") {
+            file.sync_all()?;
+        }
+        std::fs::rename(&part, path)
+    });
+    if let Err(error) = written {
+        // Nobody misses it; if even this fails, the next attempt takes it over.
+        std::fs::remove_file(&part).ok();
+        return Err(error);
+    }
+    sync_directory(path)
+}

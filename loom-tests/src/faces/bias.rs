@@ -1,0 +1,34 @@
+//! A bias.
+
+use walchan_core::sync::bias;
+
+#[derive(Debug)]
+pub struct Bias(bias::Bias);
+
+impl Default for Bias {
+    fn default() -> Self {
+        Bias(bias::Bias::new())
+    }
+}
+
+impl Bias {
+    /// Does something if the thread can be alone; tells whether it could.
+    pub fn alone(&self, body: impl FnOnce()) -> bool {
+        let alone = self.0.enter();
+        alone.is_some().then(body).is_some()
+    }
+
+    /// The same by a thread that has been.
+    pub fn alone_again(&self, body: impl FnOnce()) -> bool {
+        let alone = self.0.enter_again();
+        alone.is_some().then(body).is_some()
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.0.is_shared()
+    }
+
+    pub fn share(&self) {
+        self.0.share();
+    }
+}

@@ -1,0 +1,154 @@
+//! Opening and draining over bytes in memory, with rings of any size.
+
+use crate::plain::Plain;
+use std::path::Path;
+use std::sync::Arc;
+use walchan_core::Error;
+use walchan_core::channel::{self, Incoming};
+use walchan_core::commit::timer::PROGRESS;
+use walchan_core::commit::{Mode, SendFailure, Shared, Wait};
+use walchan_core::recovery::{self, Policy, RecoveryReport};
+use walchan_core::format::CAPACITY_MIN;
+use walchan_core::ring::Layout;
+use walchan_core::segments::{CurrentSegment, Prepared, SingleFile};
+
+/// What a receiver got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Got {
+    Message {
+        position: u64,
+        tag: u64,
+        deliveries: u8,
+        payload: Vec<u8>,
+    },
+    Damage {
+        position: u64,
+        end: u64,
+        bytes: Vec<u8>,
+    },
+    Disconnected,
+    Failed,
+}
+
+/// The capacity that the identity page tells, if it and the length of the file are right.
+pub fn capacity(bytes: &[u8]) -> Result<u64, Error> {
+    recovery::read_identity(&Plain::new(bytes.to_vec()), CAPACITY_MIN).map(|identity| identity.capacity)
+}
+
+/// An open channel, without a thread.
+#[derive(Debug)]
+pub struct Life {
+    medium: Plain,
+    channel: channel::Channel<SingleFile<Plain>>,
+    slot: CurrentSegment<SingleFile<Plain>>,
+    reading: channel::ReceiverState<SingleFile<Plain>>,
+    report: RecoveryReport,
+}
+
+impl Life {
+    /// Opens a file of which the identity page is not looked at. If it cannot be opened, the bytes are given back.
+    pub fn open(
+        image: Vec<u8>,
+        capacity: u64,
+        mode: Mode,
+        accept_torn: bool,
+        random: &mut dyn FnMut() -> u64,
+    ) -> Result<Life, (Error, Vec<u8>)> {
+        let medium = Plain::new(image);
+        let policy = Policy { accept_torn };
+        let mut entropy = || Ok([random(), random()]);
+        let recovered = match recovery::recover(&medium, capacity, policy, &mut entropy) {
+            Ok(recovered) => recovered,
+            Err(error) => return Err((error, medium.with(<[u8]>::to_vec))),
+        };
+        let layout = Layout::of_ring(capacity);
+        let prepared = Prepared::new(medium.clone(), layout, &recovered, None, u64::MAX);
+        let shared = Arc::new(Shared::new(mode));
+        let chain =
+            walchan_core::segments::open::created(SingleFile::new(), prepared, shared, None);
+        let opened = channel::without_threads(chain, recovered.receive_only, Path::new("plain"));
+        let (channel, reading) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Err((error, medium.with(<[u8]>::to_vec))),
+        };
+        let report = recovered.report;
+        channel.shared().sender_joined();
+        Ok(Life {
+            medium,
+            channel,
+            slot: CurrentSegment::new(),
+            reading,
+            report,
+        })
+    }
+
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// The bytes of the file as they are now.
+    pub fn with_image<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
+        self.medium.with(look)
+    }
+
+    /// Gives the position of the message; `None` if it was not sent.
+    pub fn send(&self, payload: &[u8]) -> Option<u64> {
+        match self.channel.send(
+            &self.slot,
+            &[std::io::IoSlice::new(payload)],
+            None,
+            Wait::No,
+        ) {
+            Ok((position, _)) => Some(position),
+            Err(SendFailure::Unsynced(error)) => panic!("no sync fails here: {error}"),
+            Err(_) => None,
+        }
+    }
+
+    pub fn receive(&mut self) -> Option<Got> {
+        let incoming = self.channel.receive(&mut self.reading, Wait::No)?;
+        let payload = self.reading.payload(&self.reading.lent()).to_vec();
+        Some(match incoming {
+            Incoming::Message(held) => Got::Message {
+                position: held.position,
+                tag: self.channel.tag(&held),
+                deliveries: held.deliveries as u8,
+                payload,
+            },
+            Incoming::Damage { held, end } => Got::Damage {
+                position: held.position,
+                end,
+                bytes: payload,
+            },
+            Incoming::Disconnected => Got::Disconnected,
+            Incoming::Failed(_) => Got::Failed,
+        })
+    }
+
+    pub fn acknowledge(&self, position: u64) {
+        self.channel.log().acknowledge(position);
+    }
+
+    /// The message comes back.
+    pub fn give_back(&self, position: u64) {
+        self.channel.shared().give_back(position);
+    }
+
+    /// Gives damage up.
+    pub fn settle(&self, position: u64, end: u64) {
+        self.channel.log().settle(position, end);
+    }
+
+    /// What the thread does when progress is due.
+    pub fn progress(&self) -> bool {
+        self.channel.log().on_timer(PROGRESS).is_ok()
+    }
+
+    pub fn sync(&self) -> bool {
+        self.channel.log().sync_sent().is_ok()
+    }
+
+    pub fn close(&self) -> bool {
+        self.channel.log().finish().is_ok()
+    }
+}
