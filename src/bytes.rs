@@ -334,13 +334,12 @@ impl BytesReceiver {
 
     #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<BytesDelivery, RecvError>> {
-        self.receiving
-            .receive(wait, |channel, held, lent, reading| {
-                Ok(BytesDelivery {
-                    payload: reading.take_payload(lent),
-                    receipt: Receipt::new(channel.lease(), held),
-                })
+        self.receiving.receive(wait, |channel, message, reading| {
+            Ok(BytesDelivery {
+                payload: reading.take_payload(message.lent),
+                receipt: Receipt::new(channel.lease(), message.in_flight),
             })
+        })
     }
 
     /// Receives the next message. Waits while there is none and a sender is left.

@@ -11,10 +11,10 @@ use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use walchan_core::channel::{Channel, InFlight, Incoming, OnDisk, Parts, ReceiverState};
+use walchan_core::channel::{Channel, Message, OnDisk, Parts, ReceiverState};
 use walchan_core::commit::Wait;
 use walchan_core::recovery::RecoveryReport;
-use walchan_core::storage::Lent;
+use walchan_core::ring::Received;
 use walchan_core::storage::lease::Lessor;
 
 /// What every receiving half is made of.
@@ -54,16 +54,15 @@ impl Receiving {
             .expect("the channel is there until the receiver is gone")
     }
 
-    /// `None` if there is nothing in time. `deliver` makes of a place, of where the payload lies, and of the reading that has it if it
-    /// was copied, what the user gets.
+    /// `None` if there is nothing in time. `deliver` makes of a message, and of the state that has its payload if that was
+    /// copied, what the user gets.
     #[inline(always)]
     pub(crate) fn receive<D>(
         &self,
         wait: Wait,
         deliver: impl FnOnce(
             &Lessor<Arc<Channel<OnDisk>>>,
-            InFlight<OnDisk>,
-            Option<Lent>,
+            Message<OnDisk>,
             &mut ReceiverState<OnDisk>,
         ) -> Result<D, RecvError>,
     ) -> Option<Result<D, RecvError>> {
@@ -73,35 +72,33 @@ impl Receiving {
             return pending.take().map(|error| Err(*error));
         }
         let channel = self.channel();
-        let (held, lent) = match channel.try_read_next(reading) {
-            Some(read) => read,
-            None => match self.receive_other(reading, wait)? {
-                Ok(held) => (held, reading.lent()),
-                Err(error) => return Some(Err(error)),
+        let message = match channel.receive_at_once(reading) {
+            Some(message) => message,
+            None => match channel.receive(reading, wait) {
+                Received::Message(message) => message,
+                other => return self.no_message(other, reading).map(Err),
             },
         };
-        Some(deliver(channel, held, lent, reading))
+        Some(deliver(channel, message, reading))
     }
 
-    /// What is not there yet, and what is no message of this life.
-    #[inline(never)]
-    fn receive_other(
+    /// The error of a receive that gave no message; `None` if there was nothing in time.
+    #[cold]
+    fn no_message(
         &self,
-        reading: &mut ReceiverState<OnDisk>,
-        wait: Wait,
-    ) -> Option<Result<InFlight<OnDisk>, RecvError>> {
-        let channel = self.channel();
-        Some(Err(match channel.receive(reading, wait)? {
-            Incoming::Message(held) => return Some(Ok(held)),
-            Incoming::Damage { held, end } => {
-                let (log, position, deliveries) = held.into_parts();
-                let undelivered =
-                    Undelivered::new(channel, log, position, deliveries, reading.bytes());
-                RecvError::Corrupt(Corrupt { undelivered, end })
+        received: Received<Message<OnDisk>>,
+        reading: &ReceiverState<OnDisk>,
+    ) -> Option<RecvError> {
+        match received {
+            Received::Damage { place, end } => {
+                let (place, bytes) = (place.in_flight, reading.damaged_bytes());
+                let undelivered = Undelivered::new(self.channel(), place, bytes);
+                Some(RecvError::Corrupt(Corrupt { undelivered, end }))
             }
-            Incoming::Disconnected => RecvError::Disconnected,
-            Incoming::Failed(error) => RecvError::Io(error),
-        }))
+            Received::Disconnected => Some(RecvError::Disconnected),
+            Received::Failed(error) => Some(RecvError::Io(error)),
+            Received::Message(_) | Received::Empty | Received::End => None,
+        }
     }
 
     /// The outcome of an iterator's step; an error is put by.
@@ -248,22 +245,20 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     /// `None` if there is nothing in time.
     #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
-        self.receiving
-            .receive(wait, |channel, held, lent, reading| {
-                let payload = reading.payload(&lent);
-                let (log, position, deliveries) = held.into_parts();
-                match C::decode_caught(payload, SEALED) {
-                    Ok(value) => {
-                        let held = InFlight::new(log, position, deliveries);
-                        Ok(Delivery::new(value, Receipt::new(channel.lease(), held)))
-                    }
-                    Err(cause) => Err(RecvError::Undecodable(Undecodable {
-                        deliveries,
-                        undelivered: Undelivered::new(channel, log, position, deliveries, payload),
-                        cause,
-                    })),
+        self.receiving.receive(wait, |channel, message, reading| {
+            let payload = reading.payload(&message.lent);
+            match C::decode_caught(payload, SEALED) {
+                Ok(value) => {
+                    let receipt = Receipt::new(channel.lease(), message.in_flight);
+                    Ok(Delivery::new(value, receipt))
                 }
-            })
+                Err(cause) => Err(RecvError::Undecodable(Undecodable {
+                    deliveries: message.in_flight.deliveries,
+                    undelivered: Undelivered::new(channel, message.in_flight, payload),
+                    cause,
+                })),
+            }
+        })
     }
 
     /// Receives the next message. Waits while there is none and a sender is left.

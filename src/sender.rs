@@ -56,21 +56,7 @@ impl Sending {
 
     #[inline(always)]
     fn send_inline(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
-        match self.channel.send_now(payload, wait) {
-            Ok(_) => Ok(()),
-            Err(crc) => self.send_otherwise(payload, crc, wait),
-        }
-    }
-
-    /// What waits, for room or the disk, or fails.
-    #[inline(never)]
-    fn send_otherwise(
-        &self,
-        payload: &[IoSlice<'_>],
-        crc: Option<u32>,
-        wait: Wait,
-    ) -> Result<(), Failed> {
-        match self.channel.send(&self.slot, payload, crc, wait) {
+        match self.channel.send(&self.slot, payload, wait) {
             Ok(_) => Ok(()),
             Err(failure) => Err(Failed::from(failure)),
         }

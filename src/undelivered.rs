@@ -6,7 +6,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use walchan_core::channel::{Channel, DamageCause, InFlight, OnDisk};
-use walchan_core::segments::LogOf;
 
 /// Something in the ring that could not be delivered, and its bytes.
 pub(crate) struct Undelivered {
@@ -16,19 +15,16 @@ pub(crate) struct Undelivered {
 }
 
 impl Undelivered {
-    /// With the parts of a [`InFlight`], which need not be in memory where this is not called.
     #[cold]
     #[inline(never)]
     pub(crate) fn new(
         channel: &Arc<Channel<OnDisk>>,
-        log: Option<LogOf<OnDisk>>,
-        position: u64,
-        deliveries: u64,
+        held: InFlight<OnDisk>,
         bytes: &[u8],
     ) -> Self {
         Undelivered {
             channel: Arc::clone(channel),
-            held: InFlight::new(log, position, deliveries),
+            held,
             bytes: bytes.to_vec(),
         }
     }
@@ -195,7 +191,7 @@ impl Corrupt {
     /// As [`Delivery::ack`](crate::Delivery::ack).
     pub fn acknowledge(self) -> Result<(), Error> {
         let channel = &self.undelivered.channel;
-        channel.settle(&self.undelivered.held, self.end);
+        channel.release_damage(&self.undelivered.held, self.end);
         Ok(channel.shared().check()?)
     }
 

@@ -205,7 +205,7 @@ fn held_damage_stops_the_head_where_all_is_settled() {
             assert!(log.try_receive(&mut receiver).is_none());
             log.advance();
             assert_eq!(log.head(), 96);
-            log.settle(96, 128);
+            log.release_damage(96, 128);
             log.advance();
             assert_eq!(log.head(), 128);
         },
@@ -290,7 +290,7 @@ fn settled_damage_is_passed_whole() {
                 log.advance();
                 assert!([128, 160].contains(&log.head()));
             });
-            log.settle(128, 160);
+            log.release_damage(128, 160);
             log.advance();
             other.join().unwrap();
             assert_eq!(log.head(), 160);

@@ -46,7 +46,7 @@ fn a_message_tells_the_commit_when_all_before_it_is_durable() {
                 })
             };
             let senders = [send(), send()];
-            if log.tells_commit(32) {
+            if log.is_commit_marker(32) {
                 assert!(log.frame_is_durable(0, b"same"));
             }
             for sender in senders {

@@ -2,22 +2,23 @@
 
 mod open;
 mod receive;
+mod send;
 
 pub use open::{Parts, Request, footprint, open, without_threads};
-pub use receive::{Incoming, Payload, ReceiverState};
+pub use receive::{Message, Payload, ReceiverState};
 
 use crate::commit::timer::STOP;
-use crate::commit::{Log, Mode, SendFailure, Shared, Wait, housekeeper};
+use crate::commit::{Log, Mode, Shared, housekeeper};
 use crate::error::Error;
 use crate::format::frame::{FRAME_HEADER_LEN, names_position};
 use crate::format::get_u64;
 use crate::planted::planted;
 use crate::segments::disk::Disk;
-use crate::segments::{Chain, CurrentSegment, Files, LogOf, NamedFiles};
+use crate::segments::{Chain, Files, LogOf, NamedFiles};
 use crate::storage::{Medium, file};
 use crate::sync::Arc;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -36,34 +37,23 @@ pub struct Channel<F: Files> {
     /// The process that opened it: a child of `fork` has neither the threads nor the right to close.
     owner: u32,
     receive_only: bool,
+    /// A send can be made without syncs.
+    sends_at_once: bool,
     path: PathBuf,
 }
 
 /// A message that was handed out, or a damaged place that was reported, and that is not settled yet.
 #[derive(Debug)]
 pub struct InFlight<F: Files> {
-    /// `None`: the file that was sent into first in this incarnation.
-    log: Option<LogOf<F>>,
+    /// Its file. `None`: the one that was sent into first in this incarnation.
+    pub log: Option<LogOf<F>>,
+    /// Where the frame, or the damage, begins.
     pub position: u64,
     /// As in [`Frame`](crate::ring::Frame); as wide as the rest, so that moving it takes no byte between.
     pub deliveries: u64,
 }
 
 impl<F: Files> InFlight<F> {
-    #[inline(always)]
-    pub fn new(log: Option<LogOf<F>>, position: u64, deliveries: u64) -> Self {
-        InFlight {
-            log,
-            position,
-            deliveries,
-        }
-    }
-
-    #[inline(always)]
-    pub fn into_parts(self) -> (Option<LogOf<F>>, u64, u64) {
-        (self.log, self.position, self.deliveries)
-    }
-
     #[inline]
     fn log<'a>(&'a self, channel: &'a Channel<F>) -> &'a Log<F::Memory> {
         self.log.as_ref().unwrap_or(channel.chain.first())
@@ -92,32 +82,6 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     /// The mode in force.
     pub fn mode(&self) -> Mode {
         self.shared().mode()
-    }
-
-    /// Sends without syncs, if that can be done at once: what is nearly always so. As [`Log::send_now`].
-    #[inline(always)]
-    pub fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, Option<u32>> {
-        if self.receive_only {
-            return Err(None);
-        }
-        self.chain.send_now(payload, wait)
-    }
-
-    pub fn send(
-        &self,
-        slot: &CurrentSegment<F>,
-        payload: &[IoSlice<'_>],
-        crc: Option<u32>,
-        wait: Wait,
-    ) -> Result<(u64, u64), SendFailure> {
-        if self.receive_only {
-            let text = "1022 earlier openings still have messages here: acknowledge the oldest, then reopen";
-            return Err(SendFailure::Io(io::Error::new(
-                io::ErrorKind::StorageFull,
-                text,
-            )));
-        }
-        self.chain.send(slot, payload, crc, wait)
     }
 
     /// The tag of the incarnation in which a message was sent: with its position, its id.
@@ -149,23 +113,23 @@ impl<F: Files<Memory: Medium>> Channel<F> {
 
     /// Acknowledges a message, once. Waits for no sync.
     #[inline(always)]
-    pub fn acknowledge(&self, held: &InFlight<F>) {
-        held.log(self).acknowledge(held.position);
+    pub fn acknowledge(&self, message: &InFlight<F>) {
+        message.log(self).acknowledge(message.position);
     }
 
-    /// Gives up damage that ends at `end`.
-    pub fn settle(&self, held: &InFlight<F>, end: u64) {
-        held.log(self).settle(held.position, end);
+    /// Gives up the damage that ends at `end`: the head may pass it.
+    pub fn release_damage(&self, place: &InFlight<F>, end: u64) {
+        place.log(self).release_damage(place.position, end);
     }
 
     /// What is wrong with the bytes at a place where no valid frame is.
-    pub fn damage_cause(&self, held: &InFlight<F>, bytes: &[u8]) -> DamageCause {
-        let position = held.position;
+    pub fn damage_cause(&self, place: &InFlight<F>, bytes: &[u8]) -> DamageCause {
+        let position = place.position;
         if bytes.len() < FRAME_HEADER_LEN as usize {
             return DamageCause::Unreadable;
         }
         let word0 = get_u64(bytes, 0);
-        match held.log(self).ring().incarnations().at(position) {
+        match place.log(self).ring().incarnations().at(position) {
             Some(incarnation) if names_position(word0, position, incarnation.salt) => {
                 DamageCause::Checksum
             }

@@ -392,6 +392,7 @@ pub fn without_threads<F: Files<Memory: Medium>>(
     path: &Path,
 ) -> Result<(Channel<F>, ReceiverState<F>), Error> {
     let next = chain.begin()?;
+    let sends_at_once = !chain.shared().is_synced_mode() && !receive_only;
     let receiver = ReceiverState::new(next);
     let channel = Channel {
         chain: Arc::new(chain),
@@ -399,6 +400,7 @@ pub fn without_threads<F: Files<Memory: Medium>>(
         open: false,
         owner: std::process::id(),
         receive_only,
+        sends_at_once,
         path: path.to_owned(),
     };
     Ok((channel, receiver))

@@ -1,14 +1,13 @@
 //! What the one receiver does: reads, waits, goes on in the next file.
 
 use super::{Channel, InFlight};
-use crate::commit::{Log, Received, Wait};
+use crate::commit::{Log, Wait};
 use crate::format::HEADER_LEN;
-use crate::recovery::backlog::{Backlog, Item};
-use crate::ring::{Frame, Reader};
+use crate::recovery::backlog::{Backlog, BacklogItem};
+use crate::ring::{Frame, Reader, Received};
 use crate::segments::{BacklogRange, Files, Next};
 use crate::storage::{Lent, Medium, Memory};
 use crate::sync::{Arc, pause};
-use std::io;
 use std::time::Instant;
 
 /// Turns of a spinning processor (25 to 45 nanoseconds each) that a message is worth, and the most for all together.
@@ -28,26 +27,22 @@ pub struct ReceiverState<F: Files> {
     /// out to be damaged.
     counted: u64,
     found: u64,
+    /// The next message is shown as soon as it is published, and there is no backlog before it.
+    is_straight: bool,
     /// How long the receiver lets senders get ahead before it looks again, and what it had received when it last had to.
     lead: u32,
     received: u64,
-    /// The payload of what was read last, or where it lies.
+    /// The payload of what was read last, if it is not lent; the bytes of the damage that was met last.
     payload: Vec<u8>,
-    lent: Option<Lent>,
 }
 
-/// What a receiver gets.
+/// A message that was handed out.
 #[derive(Debug)]
-pub enum Incoming<F: Files> {
-    /// Its payload is in the receiver.
-    Message(InFlight<F>),
-    /// `[position, end)` holds no valid frame; its bytes are in the receiver.
-    Damage {
-        held: InFlight<F>,
-        end: u64,
-    },
-    Disconnected,
-    Failed(io::Error),
+pub struct Message<F: Files> {
+    /// What settles it.
+    pub in_flight: InFlight<F>,
+    /// Where its payload lies; `None`: it was copied into the receiver's buffer.
+    pub lent: Option<Lent>,
 }
 
 /// The payload of a message.
@@ -68,6 +63,7 @@ impl<F: Files> ReceiverState<F> {
         let backlog =
             backlog.map(|found: BacklogRange| Backlog::new(found.head, found.tail, capacity));
         ReceiverState {
+            is_straight: backlog.is_none() && log.shows_what_is_published(),
             log,
             reader,
             backlog,
@@ -76,13 +72,7 @@ impl<F: Files> ReceiverState<F> {
             lead: 0,
             received: 0,
             payload: Vec::new(),
-            lent: None,
         }
-    }
-
-    /// Where the payload of the message that [`Channel::receive`] gave last lies.
-    pub fn lent(&self) -> Option<Lent> {
-        self.lent
     }
 
     /// The payload of the message that was read last, by where it lies.
@@ -104,7 +94,7 @@ impl<F: Files> ReceiverState<F> {
     }
 
     /// The bytes of the damage that was met last.
-    pub fn bytes(&self) -> &[u8] {
+    pub fn damaged_bytes(&self) -> &[u8] {
         &self.payload
     }
 
@@ -116,165 +106,174 @@ impl<F: Files> ReceiverState<F> {
             ..ReceiverState::new(next)
         };
     }
+
+    /// Goes on behind the backlog, whose messages are known now.
+    fn leave_backlog(&mut self) {
+        self.backlog = None;
+        self.is_straight = self.log.shows_what_is_published();
+    }
 }
 
 impl<F: Files<Memory: Medium>> Channel<F> {
+    /// Takes the next message if it was never handed out and is shown as soon as it is published: one straight piece of code,
+    /// whose result stays in registers. `None`: ask [`Channel::receive`].
     #[inline(always)]
-    fn held(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> InFlight<F> {
-        let is_first = Arc::ptr_eq(log, self.chain.first());
-        InFlight {
-            log: (!is_first).then(|| Arc::clone(log)),
-            position: frame.position,
-            deliveries: u64::from(frame.deliveries),
-        }
-    }
-
-    /// The next message, if it is there, and if no other comes before: what is nearly always so. `None` says nothing. And where its payload
-    /// lies.
-    #[inline(always)]
-    pub fn try_read_next(
-        &self,
-        receiver: &mut ReceiverState<F>,
-    ) -> Option<(InFlight<F>, Option<Lent>)> {
-        if receiver.backlog.is_some() {
+    pub fn receive_at_once(&self, receiver: &mut ReceiverState<F>) -> Option<Message<F>> {
+        if !receiver.is_straight {
             return None;
         }
-        let frame = receiver
-            .log
-            .try_read_next(&mut receiver.reader, &mut receiver.payload)?;
-        Some((self.held(&receiver.log, frame), frame.lent))
+        let ReceiverState {
+            log,
+            reader,
+            payload,
+            ..
+        } = receiver;
+        let frame = log.read_fresh(reader, payload)?;
+        Some(self.message(log, frame))
     }
 
-    /// What there is to receive now; `None` if nothing.
-    fn try_read(&self, receiver: &mut ReceiverState<F>) -> Option<Incoming<F>> {
-        if let Some(incoming) = self.read_returned(receiver) {
-            return Some(incoming);
+    /// Receives the next message, wherever it comes from; [`Received::Empty`] if there is none as long as `wait` says.
+    #[inline(never)]
+    pub fn receive(&self, receiver: &mut ReceiverState<F>, wait: Wait) -> Received<Message<F>> {
+        let received = self.read(receiver);
+        match (received, wait) {
+            (Received::Empty, Wait::Until(deadline)) => self.wait_readable(receiver, deadline),
+            (received, _) => received,
+        }
+    }
+
+    /// What there is to receive now: what came back first, then what earlier incarnations left, then the ring.
+    fn read(&self, receiver: &mut ReceiverState<F>) -> Received<Message<F>> {
+        if let Some(received) = self.read_returned(receiver) {
+            return received;
         }
         loop {
             if receiver.backlog.is_some()
-                && let Some(incoming) = self.read_backlog(receiver)
+                && let Some(received) = self.read_backlog(receiver)
             {
-                return Some(incoming);
+                return received;
             }
-            let received = receiver
-                .log
-                .try_read(&mut receiver.reader, &mut receiver.payload)?;
-            return Some(match received {
-                Received::Message(frame) => {
-                    receiver.lent = frame.lent;
-                    Incoming::Message(self.held(&receiver.log, frame))
-                }
-                Received::End => match self.chain.after(&receiver.log) {
-                    Ok(next) => {
-                        receiver.go_on(next);
-                        continue;
-                    }
-                    Err(error) => Incoming::Failed(error),
+            let ReceiverState {
+                log,
+                reader,
+                payload,
+                ..
+            } = receiver;
+            match log.read(reader, payload) {
+                Received::Message(frame) => return Received::Message(self.message(log, frame)),
+                Received::End => match self.chain.after(log) {
+                    Ok(next) => receiver.go_on(next),
+                    Err(error) => return Received::Failed(error),
                 },
                 // What came back before the last sender left: the look above may have been too early.
-                Received::Disconnected => self
-                    .read_returned(receiver)
-                    .unwrap_or(Incoming::Disconnected),
-                Received::Failed(error) => Incoming::Failed(error),
-            });
+                Received::Disconnected => {
+                    let returned = self.read_returned(receiver);
+                    return returned.unwrap_or(Received::Disconnected);
+                }
+                Received::Failed(error) => return Received::Failed(error),
+                Received::Empty | Received::Damage { .. } => return Received::Empty,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn in_flight(&self, log: &Arc<Log<F::Memory>>, position: u64, deliveries: u8) -> InFlight<F> {
+        let is_first = Arc::ptr_eq(log, self.chain.first());
+        InFlight {
+            log: (!is_first).then(|| Arc::clone(log)),
+            position,
+            deliveries: u64::from(deliveries),
+        }
+    }
+
+    #[inline(always)]
+    fn message(&self, log: &Arc<Log<F::Memory>>, frame: Frame) -> Message<F> {
+        Message {
+            in_flight: self.in_flight(log, frame.position, frame.deliveries),
+            lent: frame.lent,
         }
     }
 
     /// The next of the messages that came back.
     #[inline]
-    fn read_returned(&self, receiver: &mut ReceiverState<F>) -> Option<Incoming<F>> {
+    fn read_returned(&self, receiver: &mut ReceiverState<F>) -> Option<Received<Message<F>>> {
         let position = self.shared().take_returned()?;
         self.read_again(position, receiver)
     }
 
     #[cold]
-    fn read_again(&self, position: u64, receiver: &mut ReceiverState<F>) -> Option<Incoming<F>> {
+    fn read_again(
+        &self,
+        position: u64,
+        receiver: &mut ReceiverState<F>,
+    ) -> Option<Received<Message<F>>> {
         // It is not acknowledged, so its file is there, and open.
         let log = self.chain.log_at(position)?;
         Some(match log.read_again(position, &mut receiver.payload) {
-            Received::Message(frame) => {
-                receiver.lent = frame.lent;
-                Incoming::Message(self.held(&log, frame))
-            }
-            Received::Failed(error) => Incoming::Failed(error),
-            Received::End | Received::Disconnected => Incoming::Disconnected,
+            Received::Message(frame) => Received::Message(self.message(&log, frame)),
+            Received::Failed(error) => Received::Failed(error),
+            _ => Received::Disconnected,
         })
     }
 
-    /// The next of what earlier incarnations left.
+    /// The next of what earlier incarnations left; `None` behind the last of it.
     #[cold]
-    fn read_backlog(&self, receiver: &mut ReceiverState<F>) -> Option<Incoming<F>> {
+    fn read_backlog(&self, receiver: &mut ReceiverState<F>) -> Option<Received<Message<F>>> {
         let log = Arc::clone(&receiver.log);
         let ring = log.ring();
         let backlog = receiver.backlog.as_mut()?;
-        loop {
-            let item = match backlog.next(ring.memory(), ring.incarnations(), &mut receiver.payload)
-            {
-                Ok(Some(item)) => item,
-                Ok(None) => {
-                    receiver.backlog = None;
-                    return None;
-                }
-                Err(error) => return Some(Incoming::Failed(error)),
-            };
-            let mut end = backlog.cursor();
-            let incoming = match item {
-                Item::Filler => None,
-                Item::Message { position, state } => {
-                    let mut other = Vec::new();
-                    // An error comes again when more is asked for.
-                    backlog
-                        .pass_fillers(ring.memory(), ring.incarnations(), &mut other)
-                        .ok();
-                    end = backlog.cursor();
-                    receiver.found += 1;
-                    let frame = ring.hand_out(position, state);
-                    receiver.lent = None;
-                    Some(Incoming::Message(self.held(&log, frame)))
-                }
-                // As in `Log::try_read`: all that was left is acknowledged, so the file may be gone already.
-                Item::Damage { .. } if log.is_drained() => {
-                    receiver.backlog = None;
-                    return None;
-                }
-                Item::Damage { position } => {
-                    ring.hold_back(position);
-                    read_raw(&log, position, end, &mut receiver.payload);
-                    let frame = Frame {
-                        position,
-                        deliveries: 0,
-                        lent: None,
-                    };
-                    let held = self.held(&log, frame);
-                    Some(Incoming::Damage { held, end })
-                }
-            };
-            ring.pass(&mut receiver.reader, end);
-            if backlog.is_at_end() {
-                ring.correct_counts(receiver.counted, receiver.found);
+        let item = match backlog.next(ring.memory(), ring.incarnations(), &mut receiver.payload) {
+            Ok(item) => item,
+            Err(error) => return Some(Received::Failed(error)),
+        };
+        let mut end = backlog.cursor();
+        let received = match item {
+            Some(BacklogItem {
+                position,
+                state: Some(state),
+            }) => {
+                let mut other = Vec::new();
+                // An error comes again when more is asked for.
+                backlog
+                    .pass_fillers(ring.memory(), ring.incarnations(), &mut other)
+                    .ok();
+                end = backlog.cursor();
+                receiver.found += 1;
+                let frame = ring.hand_out(position, state);
+                Some(Received::Message(self.message(&log, frame)))
             }
-            if incoming.is_some() {
-                return incoming;
+            // As in `Log::read`: all that was left is acknowledged, so the file may be gone already.
+            Some(_) if log.is_drained() => {
+                receiver.leave_backlog();
+                return None;
             }
+            Some(BacklogItem { position, .. }) => {
+                ring.hold_back(position);
+                read_raw(&log, position, end, &mut receiver.payload);
+                let in_flight = self.in_flight(&log, position, 0);
+                let lent = None;
+                let place = Message { in_flight, lent };
+                Some(Received::Damage { place, end })
+            }
+            None => None,
+        };
+        let is_at_end = backlog.is_at_end();
+        ring.pass(&mut receiver.reader, end);
+        if is_at_end {
+            ring.correct_counts(receiver.counted, receiver.found);
+            receiver.leave_backlog();
         }
-    }
-
-    /// Receives; `None` if there is nothing before the deadline. Without `wait` there is no waiting.
-    pub fn receive(&self, receiver: &mut ReceiverState<F>, wait: Wait) -> Option<Incoming<F>> {
-        match wait {
-            Wait::No => self.try_read(receiver),
-            Wait::Until(deadline) => self.wait_readable(receiver, deadline),
-        }
+        received
     }
 
     /// Lets senders get some way ahead, and looks again. A receiver that is faster than they are takes each message as soon as
     /// it is there, and with that the line that the next one is being written to: both lose, up to four fifths of their speed. So it
     /// waits twice as long each time, where messages come fast enough to be worth that, and half as long where they do not, or
     /// where they are many; where it brings none it begins again. Of a small channel nobody gets ahead.
-    fn look_again(&self, receiver: &mut ReceiverState<F>) -> Option<Incoming<F>> {
+    fn look_again(&self, receiver: &mut ReceiverState<F>) -> Received<Message<F>> {
         let ring = receiver.log.ring();
         if !ring.is_large() {
-            return None;
+            return Received::Empty;
         }
         let received = ring.delivered();
         let since = received.wrapping_sub(receiver.received);
@@ -286,29 +285,31 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         };
         receiver.received = received;
         pause(receiver.lead);
-        let incoming = self.try_read(receiver);
-        if incoming.is_none() {
+        let received = self.read(receiver);
+        if matches!(received, Received::Empty) {
             receiver.lead = 0;
         }
-        incoming
+        received
     }
 
     fn wait_readable(
         &self,
         receiver: &mut ReceiverState<F>,
         deadline: Option<Instant>,
-    ) -> Option<Incoming<F>> {
-        if let Some(incoming) = self.try_read(receiver) {
-            return Some(incoming);
-        }
+    ) -> Received<Message<F>> {
         let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if !is_over && let Some(incoming) = self.look_again(receiver) {
-            return Some(incoming);
+        if !is_over {
+            let received = self.look_again(receiver);
+            if !matches!(received, Received::Empty) {
+                return received;
+            }
         }
-        self.shared()
-            .events
-            .readable
-            .wait(deadline, || self.try_read(receiver))
+        let ready = || match self.read(receiver) {
+            Received::Empty => None,
+            received => Some(received),
+        };
+        let received = self.shared().events.readable.wait(deadline, ready);
+        received.unwrap_or(Received::Empty)
     }
 }
 

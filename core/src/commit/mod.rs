@@ -23,7 +23,7 @@ pub use shared::{Failure, Shared};
 
 use crate::format::checkpoint::Checkpoint;
 use crate::planted::planted;
-use crate::ring::{Claim, Frame, Ring};
+use crate::ring::{Claim, Ring};
 use crate::storage::Memory;
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, weaken};
 use pages::Pages;
@@ -80,16 +80,6 @@ pub enum SendFailure {
     Unsynced(io::Error),
     /// The file is sealed: send into the next one. It is not in the channel.
     Sealed,
-}
-
-/// What a receiver gets from the ring.
-#[derive(Debug)]
-pub enum Received {
-    Message(Frame),
-    /// Everything that the file will ever hold was read: go on in the next one.
-    End,
-    Disconnected,
-    Failed(io::Error),
 }
 
 /// What a caller waits for. All of them come about by a round of the leader.
@@ -219,6 +209,11 @@ impl<M: Memory> Log<M> {
 
     fn is_per_send(&self) -> bool {
         matches!(self.mode, Mode::PerSend)
+    }
+
+    /// Whether the receiver may look at a message as soon as it is published.
+    pub fn shows_what_is_published(&self) -> bool {
+        !self.is_per_send()
     }
 
     fn has_status(&self, bits: u32) -> bool {

@@ -1,24 +1,25 @@
 //! Receiving, acknowledging, and what comes back.
 
-use super::{Log, POISONED, Received, SENDERS_GONE};
+use super::{Log, POISONED, SENDERS_GONE};
 use crate::planted::planted;
-use crate::ring::{Frame, Reader, Seen};
+use crate::ring::{Frame, Reader, Received};
 use crate::storage::Memory;
 use crate::sync::{Fences, Ordering, weaken_fence};
 use std::io;
 
 impl<M: Memory> Log<M> {
-    /// Takes the next message, if it is there, and none came back. `None` says nothing: see [`Log::try_read`].
+    /// Takes the next message, if it is there and was never handed out. Not under `PerSend`, where a message is shown when
+    /// it is durable. `None`: look with [`Log::read`].
     #[inline(always)]
-    pub fn try_read_next(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
-        if self.is_per_send() || self.shared.has_returned() || self.has_status(POISONED) {
+    pub fn read_fresh(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
+        if self.shared.has_returned() || self.has_status(POISONED) {
             return None;
         }
         self.ring.read_fresh(reader, buffer)
     }
 
-    /// Reads what may be read now; `None` if there is nothing yet.
-    pub fn try_read(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Received> {
+    /// Reads what may be read now.
+    pub fn read(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Received {
         // Before the look at the ring: what the last sender sent is then in it.
         let ended = self.has_status(POISONED | SENDERS_GONE);
         let poisoned = ended && self.has_status(POISONED);
@@ -30,25 +31,29 @@ impl<M: Memory> Log<M> {
             u64::MAX
         };
         match self.ring.read(reader, visible, buffer) {
-            Seen::Message(frame) => Some(Received::Message(frame)),
-            // A drained file may be gone already, but for the padding that sealed it all was read.
-            Seen::Nothing if self.is_drained() => Some(Received::End),
-            Seen::Foreign { .. } if self.is_drained_now() => Some(Received::End),
-            Seen::Foreign { position } => Some(self.foreign(position)),
-            Seen::Nothing if self.ring.end() == Some(reader.cursor()) => Some(Received::End),
-            Seen::Nothing if !ended => None,
+            // A drained file may be gone already; all of it was read, but for the padding that sealed it.
+            Received::Empty if self.is_drained() => Received::End,
+            Received::Damage { .. } if self.is_drained_now() => Received::End,
+            Received::Damage { place, .. } => self.poison_changed_frame(place.position),
+            Received::Empty if self.ring.end() == Some(reader.cursor()) => Received::End,
             // The housekeeper seals it, and has not published that yet: the last message may be in the next file.
-            Seen::Nothing
+            Received::Empty
                 if !poisoned
                     && self.ring.is_sealed()
                     && !planted!("padding_in_the_making_is_the_end") =>
             {
-                None
+                Received::Empty
             }
-            Seen::Nothing => Some(match self.shared.check() {
-                Err(error) => Received::Failed(error),
-                Ok(()) => Received::Disconnected,
-            }),
+            Received::Empty if ended => self.ended(),
+            received => received,
+        }
+    }
+
+    /// What there is to receive from a channel that has ended.
+    fn ended(&self) -> Received {
+        match self.shared.check() {
+            Err(error) => Received::Failed(error),
+            Ok(()) => Received::Disconnected,
         }
     }
 
@@ -61,23 +66,19 @@ impl<M: Memory> Log<M> {
         self.is_drained()
     }
 
-    /// A frame of this incarnation is not what was written. The channel ends here; recovery knows what to do
-    /// with the file.
-    pub(super) fn foreign(&self, position: u64) -> Received {
+    /// A frame of this incarnation is not what was written. The channel ends here; recovery knows what to do with the file.
+    fn poison_changed_frame(&self, position: u64) -> Received {
         let text = format!("the frame at position {position} was changed from outside the channel");
         self.shared
             .poison(&io::Error::new(io::ErrorKind::InvalidData, text));
-        match self.shared.check() {
-            Err(error) => Received::Failed(error),
-            Ok(()) => Received::Disconnected,
-        }
+        self.ended()
     }
 
     /// Reads a message of this file that came back.
     pub fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Received {
         match self.ring.read_again(position, buffer) {
-            Seen::Message(frame) => Received::Message(frame),
-            _ => self.foreign(position),
+            Received::Damage { place, .. } => self.poison_changed_frame(place.position),
+            received => received,
         }
     }
 
@@ -166,8 +167,8 @@ impl<M: Memory> Log<M> {
     }
 
     /// Gives up the damage at `[position, end)`: the head may pass it.
-    pub fn settle(&self, position: u64, end: u64) {
-        self.ring.settle(position, end);
+    pub fn release_damage(&self, position: u64, end: u64) {
+        self.ring.release_damage(position, end);
         self.advance();
         self.shared.events.room.notify();
         if self.is_synced_mode() {

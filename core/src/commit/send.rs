@@ -23,44 +23,50 @@ impl Wait {
 }
 
 impl<M: Memory> Log<M> {
-    /// Sends a payload without syncs, if there is room at once: what is nearly always so, in one piece whose result fits in a
-    /// register. An error says nothing; it has the checksum, if that was made.
+    /// `FlushOnly`: claims, writes and publishes, if there is room at once. Returns where the frame ends. `None`: nothing was
+    /// sent; [`Log::publish`] tells why not.
     #[inline(always)]
-    pub fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, Option<u32>> {
+    pub fn publish_at_once(&self, payload: &[IoSlice<'_>], wait: Wait) -> Option<u64> {
         let len = payload_len(payload);
-        if self.is_synced_mode()
-            || !self.ring.fits(len)
-            || self.has_status(POISONED | RECEIVER_GONE)
-        {
-            return Err(None);
+        if !self.ring.fits(len) || self.has_status(POISONED | RECEIVER_GONE) {
+            return None;
         }
         self.ring.prefetch_claim(len);
         let crc = payload_crc(payload);
-        let Ok(claim) = self.ring.claim(len, wait.room()) else {
-            return Err(Some(crc));
-        };
-        let position = claim.position();
-        let first = planted!(
+        let claim = self.ring.claim(len, wait.room()).ok()?;
+        let marker = planted!(
             "commit_told_without_syncs",
             self.is_commit_marker(&claim),
             false
         );
-        self.put(claim, payload, crc, first, true);
-        Ok(position)
+        Some(self.write(claim, payload, crc, marker, true))
     }
 
-    /// Writes and publishes. Returns where the frame ends. `first`: it tells the commit; `readable`: the receiver may look at it already.
+    /// Claims, writes and publishes; waits for room as `wait` says. Returns where the frame ends.
+    pub fn publish(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, SendFailure> {
+        let (len, max) = (payload_len(payload), self.ring.layout().payload_len_max());
+        if len > max {
+            return Err(SendFailure::TooLarge { len, max });
+        }
+        self.shared.check_open()?;
+        let crc = payload_crc(payload);
+        let claim = self.claim(len, wait)?;
+        let (marker, readable) = (self.is_commit_marker(&claim), !self.is_per_send());
+        Ok(self.write(claim, payload, crc, marker, readable))
+    }
+
+    /// Writes and publishes a claim. Returns where the frame ends. `readable`: the receiver may look at it already.
     #[inline(always)]
-    fn put(
+    fn write(
         &self,
         claim: Claim<'_, M>,
         payload: &[IoSlice<'_>],
         crc: u32,
-        first: bool,
+        marker: bool,
         readable: bool,
     ) -> u64 {
         let end = claim.end();
-        claim.publish(payload, crc, first);
+        claim.publish(payload, crc, marker);
         self.ring.announce(readable);
         if self.ahead > 0 {
             self.notify_housekeeper(end);
@@ -68,35 +74,12 @@ impl<M: Memory> Log<M> {
         end
     }
 
-    /// Sends a payload, whose checksum may have been made, into this file. Returns its position.
-    pub fn send(
-        &self,
-        payload: &[IoSlice<'_>],
-        crc: Option<u32>,
-        wait: Wait,
-    ) -> Result<u64, SendFailure> {
-        let (position, end) = self.publish(payload, crc, wait)?;
+    /// Sends a payload into this file: publishes it, and makes it as durable as the mode promises. Returns where its
+    /// frame ends.
+    pub fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, SendFailure> {
+        let end = self.publish(payload, wait)?;
         self.make_durable(end)?;
-        Ok(position)
-    }
-
-    /// Claims, writes and publishes. Returns where the frame begins and ends.
-    pub fn publish(
-        &self,
-        payload: &[IoSlice<'_>],
-        crc: Option<u32>,
-        wait: Wait,
-    ) -> Result<(u64, u64), SendFailure> {
-        let (len, max) = (payload_len(payload), self.ring.layout().payload_len_max());
-        if len > max {
-            return Err(SendFailure::TooLarge { len, max });
-        }
-        self.shared.check_open()?;
-        let crc = crc.unwrap_or_else(|| payload_crc(payload));
-        let claim = self.claim(len, wait)?;
-        let position = claim.position();
-        let (first, readable) = (self.is_commit_marker(&claim), !self.is_per_send());
-        Ok((position, self.put(claim, payload, crc, first, readable)))
+        Ok(end)
     }
 
     /// Makes what was published up to `end` as durable as the mode promises.

@@ -21,13 +21,17 @@ pub struct Backlog {
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item {
-    /// A message, whose payload is in the buffer.
-    Message { position: u64, state: State },
-    /// Nothing for the user.
+pub struct BacklogItem {
+    /// Where it begins.
+    pub position: u64,
+    /// That of a message, whose payload is in the buffer; `None`: there is no valid frame.
+    pub state: Option<State>,
+}
+
+/// A valid frame, or a damaged place.
+enum Step {
     Filler,
-    /// No valid frame before the end of it.
-    Damage { position: u64 },
+    Found(BacklogItem),
 }
 
 impl Backlog {
@@ -71,7 +75,8 @@ impl Backlog {
                 Place::Named | Place::Nothing => false,
             };
             let before = self.at;
-            if !is_filler || self.next(medium, incarnations, buffer)? != Some(Item::Filler) {
+            if !is_filler || !matches!(self.step(medium, incarnations, buffer)?, Some(Step::Filler))
+            {
                 // What is damaged is told when it is asked for.
                 self.at = before;
                 return Ok(());
@@ -80,13 +85,28 @@ impl Backlog {
         Ok(())
     }
 
-    /// The next item; `None` at the end. After an error the same item is tried again.
+    /// The next message or damaged place; `None` at the end. After an error the same one is tried again.
     pub fn next(
         &mut self,
         medium: &dyn Medium,
         incarnations: &Incarnations,
         buffer: &mut Vec<u8>,
-    ) -> io::Result<Option<Item>> {
+    ) -> io::Result<Option<BacklogItem>> {
+        loop {
+            match self.step(medium, incarnations, buffer)? {
+                Some(Step::Filler) => {}
+                Some(Step::Found(found)) => return Ok(Some(found)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        medium: &dyn Medium,
+        incarnations: &Incarnations,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Option<Step>> {
         let (position, stop) = (self.at, self.end);
         if position >= stop {
             return Ok(None);
@@ -116,14 +136,15 @@ impl Backlog {
             self.at = pieces.next().map_or(end, |(_, end)| end);
             // Frames behind it may be acknowledged late: read them anew.
             self.window.forget();
-            return Ok(Some(Item::Damage { position }));
+            let state = None;
+            return Ok(Some(Step::Found(BacklogItem { position, state })));
         };
-        let mut item = Item::Filler;
-        if word1.kind().is_message() && state != State::Acknowledged {
-            item = Item::Message { position, state };
-        }
         self.at = position + word1.frame_len();
-        Ok(Some(item))
+        if !word1.kind().is_message() || state == State::Acknowledged {
+            return Ok(Some(Step::Filler));
+        }
+        let state = Some(state);
+        Ok(Some(Step::Found(BacklogItem { position, state })))
     }
 }
 
@@ -169,7 +190,11 @@ mod tests {
             let item = backlog
                 .next(&Zeros(capacity), &incarnations, &mut buffer)
                 .unwrap();
-            assert_eq!(item, Some(Item::Damage { position: at }));
+            let damage = BacklogItem {
+                position: at,
+                state: None,
+            };
+            assert_eq!(item, Some(damage));
             at = backlog.cursor();
             assert_eq!(at, end);
         }

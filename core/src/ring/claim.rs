@@ -91,7 +91,7 @@ impl<M: Memory> Ring<M> {
     #[inline(never)]
     fn fetch_lines(&self, len: u64) {
         // [O:tail_read] Relaxed: a guess.
-        let tail = self.front.tail.load(Ordering::Relaxed);
+        let tail = self.producer.tail.load(Ordering::Relaxed);
         let word = self.layout.word(tail);
         for line in 0..(len / LINE_LEN + 1).min(CLAIMED_LINES_MAX) {
             self.memory.prefetch_store(word + line * LINE_WORDS);
@@ -105,10 +105,10 @@ impl<M: Memory> Ring<M> {
         if size > self.frame_len_max {
             never_fits(size);
         }
-        let alone = self.front.bias.enter();
+        let alone = self.producer.bias.enter();
         let mut admitted = false;
         // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true; or nobody else changes it.
-        let mut tail = self.front.tail.load(Ordering::Relaxed);
+        let mut tail = self.producer.tail.load(Ordering::Relaxed);
         loop {
             // The limit after the tail would allow what the limit before it forbids; both only grow,
             // so either order is safe, and a stale limit only refuses too much.
@@ -136,7 +136,7 @@ impl<M: Memory> Ring<M> {
                 self.admit(room, alone.as_ref())?;
                 admitted = true;
             }
-            match change(&self.front.tail, tail, end, alone.as_ref()) {
+            match change(&self.producer.tail, tail, end, alone.as_ref()) {
                 Ok(()) => {
                     let position = tail + padding;
                     return Ok(Claim {
@@ -154,13 +154,13 @@ impl<M: Memory> Ring<M> {
     /// Claims all that is left before the end, as padding, if nobody has. The next file is linked.
     pub fn seal(&self) {
         // Nobody claims but by compare-exchange from now on.
-        self.front.bias.share();
+        self.producer.bias.share();
         // [O:end_seal] Acquire: E13, pairs with [O:end]; the words up to the end are ours to write.
         let end = self.limit.end.load(weaken!("end_seal", Ordering::Acquire));
         // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true.
-        let mut tail = self.front.tail.load(Ordering::Relaxed);
+        let mut tail = self.producer.tail.load(Ordering::Relaxed);
         while tail < end && end != u64::MAX {
-            match change(&self.front.tail, tail, end, None) {
+            match change(&self.producer.tail, tail, end, None) {
                 Ok(()) => return self.fill(tail, end),
                 Err(now) => tail = now,
             }
@@ -186,14 +186,14 @@ impl<M: Memory> Ring<M> {
     #[inline(always)]
     fn admit(&self, room: Room, alone: Option<&Exclusive<'_>>) -> Result<(), NoRoom> {
         // [O:counts] Relaxed, all of these: counts; no data hangs on them.
-        let mut admitted = self.front.admitted.load(Ordering::Relaxed);
+        let mut admitted = self.producer.admitted.load(Ordering::Relaxed);
         loop {
             // [O:counts] Relaxed: as above; a stale value only refuses too much, and is then refreshed. It
             // is kept here so that the line of the acknowledgers is looked at once in a bound, not each time.
-            let seen = self.front.seen_acknowledged.load(Ordering::Relaxed);
+            let seen = self.producer.seen_acknowledged.load(Ordering::Relaxed);
             if admitted.saturating_sub(seen) >= self.bound && !planted!("bound_ignored") {
                 // [O:counts] Relaxed: as above.
-                let seen = self.back.acknowledged.load(Ordering::Relaxed);
+                let seen = self.acknowledger.acknowledged.load(Ordering::Relaxed);
                 let wanted = match room {
                     Room::Any => 1,
                     Room::Batch => (self.bound / 16).max(1),
@@ -203,9 +203,11 @@ impl<M: Memory> Ring<M> {
                 }
                 // Only now: what is kept here is room that the next claim takes without a look.
                 // [O:counts] Relaxed: as above.
-                self.front.seen_acknowledged.store(seen, Ordering::Relaxed);
+                self.producer
+                    .seen_acknowledged
+                    .store(seen, Ordering::Relaxed);
             }
-            match change(&self.front.admitted, admitted, admitted + 1, alone) {
+            match change(&self.producer.admitted, admitted, admitted + 1, alone) {
                 Ok(()) => return Ok(()),
                 Err(now) => admitted = now,
             }
@@ -213,11 +215,10 @@ impl<M: Memory> Ring<M> {
     }
 
     fn give_back_admission(&self) {
-        let front = &self.front;
+        let line = &self.producer;
         // [O:counts] Relaxed: as above.
-        front
-            .bias
-            .add(&front.admitted, 1u64.wrapping_neg(), Ordering::Relaxed);
+        line.bias
+            .add(&line.admitted, 1u64.wrapping_neg(), Ordering::Relaxed);
         // Another sender may have been refused because of us.
         if self.bound != u64::MAX {
             self.events.room.notify();

@@ -30,7 +30,7 @@ mod read;
 
 pub use claim::{Claim, NoRoom, Room};
 pub use position::Layout;
-pub use read::{Frame, Reader, Seen};
+pub use read::{Frame, Prefix, Reader, Received};
 
 use crate::format::POSITION_MAX;
 use crate::format::frame::{self, FRAME_ALIGN};
@@ -58,12 +58,12 @@ pub struct Start {
 
 /// What producers write: on a line of their own.
 #[derive(Debug)]
-struct Front {
+struct ProducerLine {
     /// Next position to claim.
     tail: AtomicU64,
     /// Messages ever admitted, those found at open included.
     admitted: AtomicU64,
-    /// `Back::acknowledged` as a producer last saw it.
+    /// `AcknowledgerLine::acknowledged` as a producer last saw it.
     seen_acknowledged: AtomicU64,
     /// Of those who claim.
     bias: Bias,
@@ -91,18 +91,18 @@ const LINE_WORDS: u64 = LINE_LEN / WORD_LEN;
 
 /// What the receiver writes.
 #[derive(Debug)]
-struct Reading {
+struct ReceiverLine {
     /// The receiver has passed all before it.
     cursor: AtomicU64,
     /// Messages handed out at least once, those of earlier incarnations that are still here included.
     handed_out: AtomicU64,
     /// Every message before it is acknowledged: not always the last such position.
-    settled: AtomicU64,
+    acknowledged_to: AtomicU64,
 }
 
 /// What acknowledgers write.
 #[derive(Debug)]
-struct Back {
+struct AcknowledgerLine {
     /// All before it is acknowledged. Written by whoever holds `advancers`.
     head: AtomicU64,
     /// Threads that want the head advanced; the one that found 0 does it for all.
@@ -130,11 +130,11 @@ pub struct Ring<M> {
     frame_len_max: u64,
     /// Where this incarnation's own frames begin: what lies before was there when it was opened.
     opened_at: u64,
-    front: CachePadded<Front>,
+    producer: CachePadded<ProducerLine>,
     limit: CachePadded<Limit>,
     /// What the receiver writes.
-    reading: CachePadded<Reading>,
-    back: CachePadded<Back>,
+    receiver: CachePadded<ReceiverLine>,
+    acknowledger: CachePadded<AcknowledgerLine>,
     /// The head stops at the lowest of these: damage that nobody has settled.
     damage: Mutex<BTreeSet<u64>>,
     barrier: AtomicU64,
@@ -152,7 +152,7 @@ impl<M: Memory> Ring<M> {
             incarnations: start.incarnations,
             bound: start.bound,
             opened_at: start.tail,
-            front: CachePadded(Front {
+            producer: CachePadded(ProducerLine {
                 tail: AtomicU64::new(start.tail),
                 admitted: AtomicU64::new(start.unacknowledged),
                 seen_acknowledged: AtomicU64::new(0),
@@ -162,12 +162,12 @@ impl<M: Memory> Ring<M> {
                 limit: AtomicU64::new(start.limit.min(LIMIT_MAX)),
                 end: AtomicU64::new(u64::MAX),
             }),
-            reading: CachePadded(Reading {
+            receiver: CachePadded(ReceiverLine {
                 cursor: AtomicU64::new(start.head),
                 handed_out: AtomicU64::new(start.handed_out),
-                settled: AtomicU64::new(start.head),
+                acknowledged_to: AtomicU64::new(start.head),
             }),
-            back: CachePadded(Back {
+            acknowledger: CachePadded(AcknowledgerLine {
                 head: AtomicU64::new(start.head),
                 advancers: AtomicU32::new(0),
                 acknowledged: AtomicU64::new(0),
@@ -181,8 +181,8 @@ impl<M: Memory> Ring<M> {
 
     /// Everybody changes the numbers by read-modify-writes from now on.
     pub fn end_biases(&self) {
-        self.front.bias.share();
-        self.back.bias.share();
+        self.producer.bias.share();
+        self.acknowledger.bias.share();
     }
 
     pub fn memory(&self) -> &M {
@@ -221,7 +221,7 @@ impl<M: Memory> Ring<M> {
 
     pub fn tail(&self) -> u64 {
         // [O:tail_read] Relaxed: a bound for those who ask; what lies before it is seen through E1.
-        self.front.tail.load(Ordering::Relaxed)
+        self.producer.tail.load(Ordering::Relaxed)
     }
 
     pub fn limit(&self) -> u64 {
@@ -232,7 +232,7 @@ impl<M: Memory> Ring<M> {
     pub fn head(&self) -> u64 {
         // [O:head_read] Acquire: E3, pairs with [O:head]; what was read before the acknowledgements
         // happens before the reuse that this head allows.
-        self.back
+        self.acknowledger
             .head
             .load(crate::sync::weaken!("head_read", Ordering::Acquire))
     }
@@ -240,9 +240,9 @@ impl<M: Memory> Ring<M> {
     /// Messages not acknowledged, claims in flight included.
     pub fn unacknowledged(&self) -> u64 {
         // [O:counts] Relaxed: a count; no data hangs on it.
-        let acknowledged = self.back.acknowledged.load(Ordering::Relaxed);
+        let acknowledged = self.acknowledger.acknowledged.load(Ordering::Relaxed);
         // [O:counts] Relaxed: as above.
-        self.front
+        self.producer
             .admitted
             .load(Ordering::Relaxed)
             .saturating_sub(acknowledged)
@@ -251,15 +251,15 @@ impl<M: Memory> Ring<M> {
     /// Messages acknowledged in this incarnation; whoever sees the count sees the acknowledgements.
     pub fn acknowledged(&self) -> u64 {
         // [O:acknowledged_read] Acquire: E15, pairs with [O:acknowledged].
-        self.back.acknowledged.load(Ordering::Acquire)
+        self.acknowledger.acknowledged.load(Ordering::Acquire)
     }
 
     /// Of these, handed out at least once.
     pub fn handed_out(&self) -> u64 {
         // [O:counts] Relaxed: a count; no data hangs on it.
-        let acknowledged = self.back.acknowledged.load(Ordering::Relaxed);
+        let acknowledged = self.acknowledger.acknowledged.load(Ordering::Relaxed);
         // [O:counts] Relaxed: as above.
-        self.reading
+        self.receiver
             .handed_out
             .load(Ordering::Relaxed)
             .saturating_sub(acknowledged)
@@ -268,7 +268,7 @@ impl<M: Memory> Ring<M> {
     /// Messages that were handed out in this incarnation.
     pub fn delivered(&self) -> u64 {
         // [O:counts] Relaxed: a count.
-        self.reading.handed_out.load(Ordering::Relaxed)
+        self.receiver.handed_out.load(Ordering::Relaxed)
     }
 
     /// Called by the receiver when it has passed what earlier incarnations left: `counted` messages were expected
@@ -276,14 +276,14 @@ impl<M: Memory> Ring<M> {
     pub fn correct_counts(&self, counted: u64, found: u64) {
         // All of them were handed out now, whatever the header said of earlier deliveries.
         // [O:counts] Relaxed: a count that only the receiver writes.
-        self.reading.handed_out.store(found, Ordering::Relaxed);
+        self.receiver.handed_out.store(found, Ordering::Relaxed);
         if counted == found {
             return;
         }
-        let front = &self.front;
+        let line = &self.producer;
         // [O:counts] Relaxed: a count; no data hangs on it. Wraps where more was found.
-        front.bias.add(
-            &front.admitted,
+        line.bias.add(
+            &line.admitted,
             found.wrapping_sub(counted),
             Ordering::Relaxed,
         );
@@ -351,7 +351,7 @@ impl<M: Memory> Ring<M> {
     pub fn gains_batch(&self) -> bool {
         let much = (self.layout.capacity / 16).min(BATCH_LEN);
         // [O:cursor_guess] Relaxed: a guess.
-        let cursor = self.reading.cursor.load(Ordering::Relaxed);
+        let cursor = self.receiver.cursor.load(Ordering::Relaxed);
         cursor + self.layout.capacity >= self.limit() + much
     }
 

@@ -5,6 +5,7 @@ use crate::format::frame::{self, FRAME_HEADER_LEN, Kind, State, Word1};
 use crate::planted::planted;
 use crate::storage::{Lent, Memory, WORD_LEN};
 use crate::sync::{Ordering, weaken};
+use std::io;
 
 /// How many lines of the next message are fetched ahead to be stored in, and how many at most to be read.
 const STORED_LINES: u64 = 2;
@@ -28,16 +29,26 @@ pub struct Frame {
     pub lent: Option<Lent>,
 }
 
-/// What the reader sees at its cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// A message; its payload is in the buffer. It counts as handed out.
-    Message(Frame),
-    /// Nothing that may be shown.
-    Nothing,
-    /// A frame of this incarnation that is not what its producer wrote: somebody else wrote to the file, or
-    /// the disk gave back something else.
-    Foreign { position: u64 },
+/// What a read found. `M` is what a message is to whoever reads.
+#[derive(Debug)]
+pub enum Received<M = Frame> {
+    /// A message; it counts as handed out. A payload that cannot be lent is in the reader's buffer.
+    Message(M),
+    /// `[place, end)` holds no valid frame: somebody else wrote to the file, or the disk gave back something else.
+    Damage {
+        /// Where it begins.
+        place: M,
+        /// Where it ends; its beginning where that is not known.
+        end: u64,
+    },
+    /// Nothing that may be shown now.
+    Empty,
+    /// Everything that the file will ever hold was read: go on in the next one.
+    End,
+    /// All senders are gone, and nothing is left.
+    Disconnected,
+    /// The file could not be read, or the channel has failed.
+    Failed(io::Error),
 }
 
 /// Frames that are published, one behind the other.
@@ -49,6 +60,22 @@ pub struct Prefix {
     pub claims: u64,
     /// The first one tells that all before it was on stable storage.
     pub is_commit_marker: bool,
+}
+
+impl Received {
+    /// A frame of this incarnation that is not what its producer wrote.
+    #[cold]
+    fn damage(position: u64) -> Self {
+        let place = Frame {
+            position,
+            deliveries: 0,
+            lent: None,
+        };
+        Received::Damage {
+            place,
+            end: position,
+        }
+    }
 }
 
 impl Reader {
@@ -111,15 +138,15 @@ impl<M: Memory> Ring<M> {
     /// Where every message that was handed out is acknowledged, tells whoever moves the head, who need not look at each then.
     /// The counts are exact where all that earlier incarnations left is behind.
     #[inline(always)]
-    fn settle_all(&self, reader: &Reader) {
+    fn note_all_acknowledged(&self, reader: &Reader) {
         // [O:acknowledged_settled] Acquire: E15, pairs with [O:acknowledged]; what the holders read comes before `settled`.
-        let acknowledged = self.back.acknowledged.load(Ordering::Acquire);
+        let acknowledged = self.acknowledger.acknowledged.load(Ordering::Acquire);
         // [O:counts] Relaxed: a count that only the receiver writes.
-        let handed_out = self.reading.handed_out.load(Ordering::Relaxed);
+        let handed_out = self.receiver.handed_out.load(Ordering::Relaxed);
         if acknowledged == handed_out && reader.cursor >= self.opened_at {
             // [O:settled] Release: E2, pairs with [O:settled_walk].
             let release = weaken!("settled", Ordering::Release);
-            self.reading.settled.store(reader.cursor, release);
+            self.receiver.acknowledged_to.store(reader.cursor, release);
         }
     }
 
@@ -127,7 +154,7 @@ impl<M: Memory> Ring<M> {
     /// nothing has changed: see [`Ring::read`].
     #[inline(always)]
     pub fn read_fresh(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
-        self.settle_all(reader);
+        self.note_all_acknowledged(reader);
         let position = reader.cursor;
         if position < self.incarnation.start {
             return None;
@@ -150,25 +177,25 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Takes the next message before `visible`, stepping over padding and abandoned frames.
-    pub fn read(&self, reader: &mut Reader, visible: u64, buffer: &mut Vec<u8>) -> Seen {
-        self.settle_all(reader);
+    pub fn read(&self, reader: &mut Reader, visible: u64, buffer: &mut Vec<u8>) -> Received {
+        self.note_all_acknowledged(reader);
         loop {
             let position = reader.cursor;
             if position >= visible {
-                return Seen::Nothing;
+                return Received::Empty;
             }
             let salt = self.salt_at(position);
             let word = self.layout.word(position);
             // [O:read] Acquire: E1, pairs with [O:publish]; second word and payload are there.
             let word0 = self.memory.load(word, weaken!("read", Ordering::Acquire));
             if !frame::names_position(word0, position, salt) {
-                return Seen::Nothing;
+                return Received::Empty;
             }
             let (Some(state), Some((word1, lent))) = (
                 frame::state_of(word0),
                 self.read_published(position, word, Some((salt, buffer))),
             ) else {
-                return Seen::Foreign { position };
+                return Received::damage(position);
             };
             let frame = (word1.kind().is_message() && state != State::Acknowledged)
                 .then(|| self.count_delivery(position, word, word0, state, lent));
@@ -176,7 +203,7 @@ impl<M: Memory> Ring<M> {
             self.pass(reader, position + frame_len);
             self.prefetch_next(reader, word, frame_len);
             if let Some(frame) = frame {
-                return Seen::Message(frame);
+                return Received::Message(frame);
             }
         }
     }
@@ -189,7 +216,7 @@ impl<M: Memory> Ring<M> {
         let at = reader.cursor;
         if at >= reader.seen_tail {
             // [O:tail_read] Relaxed: a guess. Not each time: it is the producers' line.
-            reader.seen_tail = self.front.tail.load(Ordering::Relaxed);
+            reader.seen_tail = self.producer.tail.load(Ordering::Relaxed);
         }
         if at + 2 * (frame_len + LINE_LEN) > reader.seen_tail {
             return;
@@ -212,7 +239,7 @@ impl<M: Memory> Ring<M> {
     pub fn pass(&self, reader: &mut Reader, cursor: u64) {
         reader.cursor = cursor;
         // [O:cursor] Release: E2, pairs with [O:cursor_walk]; the frames before it were seen published.
-        self.reading
+        self.receiver
             .cursor
             .store(cursor, weaken!("cursor", Ordering::Release));
     }
@@ -229,9 +256,11 @@ impl<M: Memory> Ring<M> {
     ) -> Frame {
         if state == State::Delivered(0) {
             // [O:counts] Relaxed: a count that only the receiver writes.
-            let before = self.reading.handed_out.load(Ordering::Relaxed);
+            let before = self.receiver.handed_out.load(Ordering::Relaxed);
             // [O:counts] Relaxed: as above.
-            self.reading.handed_out.store(before + 1, Ordering::Relaxed);
+            self.receiver
+                .handed_out
+                .store(before + 1, Ordering::Relaxed);
         }
         let state = state.delivered_again();
         if planted!("delivery_not_counted") {
@@ -258,7 +287,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Reads a message again that was handed out in this incarnation and came back.
-    pub fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Seen {
+    pub fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Received {
         let word = self.layout.word(position);
         // [O:again] Relaxed: the first delivery saw it published (E1), and nobody but the receiver has written
         // the state since.
@@ -269,9 +298,9 @@ impl<M: Memory> Ring<M> {
             self.read_published(position, word, Some((salt, buffer))),
         ) {
             (Some(state @ State::Delivered(_)), Some((_, lent))) => {
-                Seen::Message(self.count_delivery(position, word, word0, state, lent))
+                Received::Message(self.count_delivery(position, word, word0, state, lent))
             }
-            _ => Seen::Foreign { position },
+            _ => Received::damage(position),
         }
     }
 
@@ -279,7 +308,7 @@ impl<M: Memory> Ring<M> {
     pub fn pass_fillers(&self) {
         let mut reader = Reader {
             // [O:cursor_look] Relaxed: whoever calls has the ring to itself.
-            cursor: self.reading.cursor.load(Ordering::Relaxed),
+            cursor: self.receiver.cursor.load(Ordering::Relaxed),
             seen_tail: 0,
         };
         let mut buffer = Vec::new();
@@ -336,25 +365,25 @@ impl<M: Memory> Ring<M> {
     pub fn count_acknowledged(&self) -> u64 {
         // [O:acknowledged] Release: E15, pairs with [O:acknowledged_read]; what it counts is before it.
         let release = weaken!("acknowledged", Ordering::Release);
-        let back = &self.back;
-        back.bias.add(&back.acknowledged, 1, release) + 1
+        let line = &self.acknowledger;
+        line.bias.add(&line.acknowledged, 1, release) + 1
     }
 
     /// The same by the thread that has the bias. `false`: it is another one, and nothing was done.
     #[inline(always)]
     pub fn count_acknowledged_alone(&self) -> bool {
-        let Some(alone) = self.back.bias.enter_again() else {
+        let Some(alone) = self.acknowledger.bias.enter_again() else {
             return false;
         };
         // [O:acknowledged] Release: E15, as above.
         let release = weaken!("acknowledged", Ordering::Release);
-        alone.add(&self.back.acknowledged, 1, release);
+        alone.add(&self.acknowledger.acknowledged, 1, release);
         true
     }
 
     /// Writes an acknowledged filler over `[position, end)`, which lies in one incarnation and does not cross
     /// the end of the ring: damage that was settled. The head may pass it then.
-    pub fn settle(&self, position: u64, end: u64) {
+    pub fn release_damage(&self, position: u64, end: u64) {
         // The holder of the damage owns its words (R3): nobody reads them before the barrier is gone (E7).
         self.publish_filler(Kind::Abandoned, position, end - position);
         self.let_pass(position);
@@ -366,7 +395,7 @@ impl<M: Memory> Ring<M> {
         // [O:advance_enter] AcqRel: E6. Release: our acknowledgement is before it, for the holder that sees
         // this count; Acquire: the head that the last holder left.
         let entered = weaken!("advance_enter", Ordering::AcqRel);
-        if self.back.advancers.fetch_add(1, entered) != 0 {
+        if self.acknowledger.advancers.fetch_add(1, entered) != 0 {
             return false;
         }
         let (mut seen, mut moved) = (1, false);
@@ -377,12 +406,16 @@ impl<M: Memory> Ring<M> {
             // [O:advance_came] Acquire, on failure: E6, pairs with [O:advance_enter]; the acknowledgements of
             // those who came meanwhile.
             let came = weaken!("advance_came", Ordering::Acquire);
-            match self.back.advancers.compare_exchange(seen, 0, left, came) {
+            match self
+                .acknowledger
+                .advancers
+                .compare_exchange(seen, 0, left, came)
+            {
                 Ok(_) => return moved,
                 // [O:none] The planted bug.
                 Err(_)
                     if planted!("advance_not_handed_over")
-                        && self.back.advancers.swap(0, Ordering::AcqRel) > 0 =>
+                        && self.acknowledger.advancers.swap(0, Ordering::AcqRel) > 0 =>
                 {
                     return moved;
                 }
@@ -393,11 +426,11 @@ impl<M: Memory> Ring<M> {
 
     fn walk(&self) -> bool {
         // [O:head_own] Relaxed: only the holder of `advancers` writes it (E6).
-        let from = self.back.head.load(Ordering::Relaxed);
+        let from = self.acknowledger.head.load(Ordering::Relaxed);
         // [O:cursor_walk] Acquire: E2, pairs with [O:cursor]; before it every frame is published and was
         // checked by the receiver, so its length can be trusted.
         let cursor = self
-            .reading
+            .receiver
             .cursor
             .load(weaken!("cursor_walk", Ordering::Acquire));
         // [O:barrier_walk] Acquire: E7, pairs with [O:barrier].
@@ -406,11 +439,11 @@ impl<M: Memory> Ring<M> {
             .load(weaken!("barrier_walk", Ordering::Acquire));
         let stop = cursor.min(barrier);
         // [O:settled_walk] Acquire: E2, pairs with [O:settled]; what was read before it happens before the reuse.
-        let settled = self
-            .reading
-            .settled
+        let acknowledged_to = self
+            .receiver
+            .acknowledged_to
             .load(weaken!("settled_walk", Ordering::Acquire));
-        let mut head = from.max(settled.min(stop));
+        let mut head = from.max(acknowledged_to.min(stop));
         while head < stop {
             let word = self.layout.word(head);
             // [O:walk] Acquire: E2, pairs with [O:acknowledge].
@@ -430,7 +463,7 @@ impl<M: Memory> Ring<M> {
         }
         if head > from {
             // [O:head] Release: E3, pairs with [O:head_read].
-            self.back
+            self.acknowledger
                 .head
                 .store(head, weaken!("head", Ordering::Release));
         }

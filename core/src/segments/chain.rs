@@ -219,34 +219,23 @@ impl<F: Files> Chain<F> {
 
     // === Sending ===
 
-    /// Sends into the first file without syncs, if that is what can be done at once; as [`Log::send_now`].
-    #[inline(always)]
-    pub fn send_now(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, Option<u32>> {
-        if self.first.ring().end().is_some() {
-            return Err(None);
-        }
-        self.first.send_now(payload, wait)
-    }
-
-    /// Sends a payload. Gives its position, and the file that it is in.
+    /// Sends a payload. Returns where its frame ends.
     pub fn send(
         &self,
-        slot: &CurrentSegment<F>,
+        current: &CurrentSegment<F>,
         payload: &[IoSlice<'_>],
-        crc: Option<u32>,
         wait: Wait,
-    ) -> Result<(u64, u64), SendFailure> {
+    ) -> Result<u64, SendFailure> {
         if self.first.ring().end().is_none() {
-            match self.send_into(&self.first, payload, crc, wait) {
+            match self.send_into(&self.first, payload, wait) {
                 Err(SendFailure::Sealed) => {}
                 sent => return sent,
             }
         }
         loop {
-            let sent = self.send_by_slot(slot, payload, crc, wait);
-            match sent {
+            match self.send_into_current(current, payload, wait) {
                 Err(SendFailure::Sealed) => {
-                    *slot.0.write() = Some(self.active());
+                    *current.0.write() = Some(self.active());
                     // There is a file to be completed, and one to be made ahead of need.
                     self.shared.housekeeper.fence_and_flag(TIDY);
                 }
@@ -255,14 +244,13 @@ impl<F: Files> Chain<F> {
         }
     }
 
-    fn send_by_slot(
+    fn send_into_current(
         &self,
-        slot: &CurrentSegment<F>,
+        current: &CurrentSegment<F>,
         payload: &[IoSlice<'_>],
-        crc: Option<u32>,
         wait: Wait,
-    ) -> Result<(u64, u64), SendFailure> {
-        let guard = slot.0.read();
+    ) -> Result<u64, SendFailure> {
+        let guard = current.0.read();
         let Some(log) = &*guard else {
             return Err(SendFailure::Sealed);
         };
@@ -270,15 +258,15 @@ impl<F: Files> Chain<F> {
             // It may wait for the disk: not with the lock.
             let log = Arc::clone(log);
             drop(guard);
-            return self.send_into(&log, payload, crc, wait);
+            return self.send_into(&log, payload, wait);
         }
-        match log.send(payload, crc, wait) {
+        match log.send(payload, wait) {
             Err(SendFailure::Full | SendFailure::TooLarge { .. }) => {
                 let log = Arc::clone(log);
                 drop(guard);
-                self.send_into(&log, payload, crc, wait)
+                self.send_into(&log, payload, wait)
             }
-            sent => sent.map(|position| (position, log.tag())),
+            sent => sent,
         }
     }
 
@@ -287,12 +275,11 @@ impl<F: Files> Chain<F> {
         &self,
         log: &LogOf<F>,
         payload: &[IoSlice<'_>],
-        crc: Option<u32>,
         wait: Wait,
-    ) -> Result<(u64, u64), SendFailure> {
+    ) -> Result<u64, SendFailure> {
         let len = payload_len(payload);
         loop {
-            match log.send(payload, crc, wait) {
+            match log.send(payload, wait) {
                 Err(SendFailure::Full) if self.growth.is_some() => {
                     self.grow(log, frame_len(len))?
                 }
@@ -305,7 +292,7 @@ impl<F: Files> Chain<F> {
                     log.seal();
                     return Err(SendFailure::Sealed);
                 }
-                sent => return sent.map(|position| (position, log.tag())),
+                sent => return sent,
             }
         }
     }

@@ -5,10 +5,11 @@ use super::{CHECKPOINTS, Failure, Mode, RING, shared};
 use crate::modelled::Words;
 use std::io::IoSlice;
 use walchan_core::commit::housekeeper::{AHEAD, TIDY};
-use walchan_core::commit::{Log, Received as LogReceived, Wait};
+use walchan_core::commit::{Log, Mode as LogMode, Wait};
 use walchan_core::format::checkpoint::Checkpoint;
 use walchan_core::format::frame;
-use walchan_core::ring::Reader;
+use walchan_core::format::frame::frame_len;
+use walchan_core::ring::{Reader, Received as LogReceived};
 use walchan_core::segments::{Chain as RealChain, CurrentSegment, Entry, Growth, Next, Prepared};
 use walchan_core::sync::Arc;
 
@@ -151,10 +152,17 @@ impl Chain {
     /// Sends; gives where it is.
     pub fn send(&self, handle: &Handle, payload: &[u8]) -> Result<u64, Failure> {
         let parts = [IoSlice::new(payload)];
-        match self.chain.send_now(&parts, Wait::No) {
-            Ok(position) => Ok(position),
-            Err(crc) => Ok(self.chain.send(&handle.slot, &parts, crc, Wait::No)?.0),
-        }
+        let first = self.chain.first();
+        let is_straight =
+            self.chain.shared().mode() == LogMode::FlushOnly && first.ring().end().is_none();
+        let at_once = is_straight
+            .then(|| first.publish_at_once(&parts, Wait::No))
+            .flatten();
+        let end = match at_once {
+            Some(end) => end,
+            None => self.chain.send(&handle.slot, &parts, Wait::No)?,
+        };
+        Ok(end - frame_len(payload.len() as u64))
     }
 
     pub fn sender_left(&self) {
@@ -186,23 +194,22 @@ impl Chain {
                 });
             }
             let log = Arc::clone(&receiver.log);
-            return Some(
-                match log.try_read(&mut receiver.reader, &mut receiver.buffer)? {
-                    LogReceived::Message(frame) => ChainReceived::Message(Held {
-                        log,
-                        position: frame.position,
-                    }),
-                    LogReceived::End => match self.chain.after(&log) {
-                        Ok(next) => {
-                            *receiver = ChainReceiver::new(next);
-                            continue;
-                        }
-                        Err(_) => ChainReceived::Failed,
-                    },
-                    LogReceived::Disconnected => ChainReceived::Disconnected,
-                    LogReceived::Failed(_) => ChainReceived::Failed,
+            return Some(match log.read(&mut receiver.reader, &mut receiver.buffer) {
+                LogReceived::Message(frame) => ChainReceived::Message(Held {
+                    log,
+                    position: frame.position,
+                }),
+                LogReceived::End => match self.chain.after(&log) {
+                    Ok(next) => {
+                        *receiver = ChainReceiver::new(next);
+                        continue;
+                    }
+                    Err(_) => ChainReceived::Failed,
                 },
-            );
+                LogReceived::Disconnected => ChainReceived::Disconnected,
+                LogReceived::Failed(_) | LogReceived::Damage { .. } => ChainReceived::Failed,
+                LogReceived::Empty => return None,
+            });
         }
     }
 

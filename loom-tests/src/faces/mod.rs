@@ -18,13 +18,14 @@ pub use lease::{Lease, Lessor};
 use crate::modelled::Modelled;
 use std::time::Duration;
 use walchan_core::commit::timer;
-use walchan_core::commit::{
-    Log, LogSetup, Mode as LogMode, Received as LogReceived, SendFailure, Shared, Wait,
-};
+use walchan_core::commit::{Log, LogSetup, Mode as LogMode, SendFailure, Shared, Wait};
 use walchan_core::format::checkpoint::Checkpoint;
+use walchan_core::format::frame::frame_len;
 use walchan_core::format::frame::{self, State, Word1, payload_crc, salt_from};
 use walchan_core::format::incarnations::{Incarnation, Incarnations};
-use walchan_core::ring::{Claim as RingClaim, Layout, Reader, Ring, Room, Start};
+use walchan_core::ring::{
+    Claim as RingClaim, Layout, Reader, Received as LogReceived, Ring, Room, Start,
+};
 use walchan_core::sync::Arc;
 
 pub const SENT: u32 = timer::SENT;
@@ -135,8 +136,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    fn received(&self, received: LogReceived) -> Received {
-        match received {
+    fn received(&self, received: LogReceived) -> Option<Received> {
+        Some(match received {
             LogReceived::Message(frame) => Received::Message {
                 position: frame.position,
                 payload: self.buffer.clone(),
@@ -144,8 +145,9 @@ impl Receiver {
             },
             LogReceived::Disconnected => Received::Disconnected,
             LogReceived::End => Received::End,
-            LogReceived::Failed(_) => Received::Failed,
-        }
+            LogReceived::Failed(_) | LogReceived::Damage { .. } => Received::Failed,
+            LogReceived::Empty => return None,
+        })
     }
 }
 
@@ -230,18 +232,26 @@ impl Channel {
 
     // === Handles ===
 
+    /// Gives the position of the message.
     pub fn send(&self, payload: &[u8]) -> Result<u64, Failure> {
-        // Without the first attempt, which changes nothing where it fails: with it the models of senders that sleep take twice as long.
+        // Without the first attempt, which changes nothing where it fails: with it the models of senders that sleep take twice
+        // as long.
         let parts = [std::io::IoSlice::new(payload)];
-        Ok(self.log.send(&parts, None, Wait::Until(None))?)
+        let end = self.log.send(&parts, Wait::Until(None))?;
+        Ok(end - frame_len(payload.len() as u64))
     }
 
+    /// The same; does not wait for room. As a handle does it: the straight way first, where there are no syncs.
     pub fn try_send(&self, payload: &[u8]) -> Result<u64, Failure> {
         let parts = [std::io::IoSlice::new(payload)];
-        match self.log.send_now(&parts, Wait::No) {
-            Ok(position) => Ok(position),
-            Err(crc) => Ok(self.log.send(&parts, crc, Wait::No)?),
-        }
+        let at_once = (self.log.mode() == LogMode::FlushOnly)
+            .then(|| self.log.publish_at_once(&parts, Wait::No))
+            .flatten();
+        let end = match at_once {
+            Some(end) => end,
+            None => self.log.send(&parts, Wait::No)?,
+        };
+        Ok(end - frame_len(payload.len() as u64))
     }
 
     pub fn sender_joined(&self) {
@@ -269,19 +279,19 @@ impl Channel {
             return Some(received);
         }
         let (reader, buffer) = (&mut receiver.reader, &mut receiver.buffer);
-        match self.log.try_read(reader, buffer)? {
+        match self.log.read(reader, buffer) {
             LogReceived::Disconnected => Some(
                 self.read_returned(receiver)
                     .unwrap_or(Received::Disconnected),
             ),
-            received => Some(receiver.received(received)),
+            received => receiver.received(received),
         }
     }
 
     fn read_returned(&self, receiver: &mut Receiver) -> Option<Received> {
         let position = self.log.shared().take_returned()?;
         let received = self.log.read_again(position, &mut receiver.buffer);
-        Some(receiver.received(received))
+        receiver.received(received)
     }
 
     /// Waits for something.
@@ -389,8 +399,8 @@ impl Channel {
         self.log.ring().pass(&mut receiver.reader, cursor);
     }
 
-    pub fn settle(&self, position: u64, end: u64) {
-        self.log.ring().settle(position, end);
+    pub fn release_damage(&self, position: u64, end: u64) {
+        self.log.ring().release_damage(position, end);
     }
 
     pub fn head(&self) -> u64 {

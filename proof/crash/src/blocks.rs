@@ -3,7 +3,7 @@
 use super::*;
 use std::io;
 use walchan_core::format::{HEADER_LEN, PAGE_LEN, get_u64};
-use walchan_core::recovery::backlog::{Backlog, Item};
+use walchan_core::recovery::backlog::Backlog;
 use walchan_core::storage::Medium;
 use walchan_core::sync::Mutex;
 
@@ -95,10 +95,9 @@ fn a_page_that_cannot_be_read_hides_no_message_outside_of_it() {
             .next(&medium, &recovered.incarnations, &mut buffer)
             .unwrap()
         {
-            match item {
-                Item::Message { .. } => seen.push(get_u64(&buffer, 0)),
-                Item::Damage { position } => damage.push(position),
-                Item::Filler => {}
+            match item.state {
+                Some(_) => seen.push(get_u64(&buffer, 0)),
+                None => damage.push(item.position),
             }
         }
         for (n, position) in ids.iter().enumerate() {

@@ -405,7 +405,7 @@ fn damage_across_the_end_of_the_ring_and_a_boundary_of_lives_is_told_piece_by_pi
                 life.channel.log().ring().incarnations().at(*from),
                 life.channel.log().ring().incarnations().at(to - 16)
             );
-            life.channel.log().settle(*from, *to);
+            life.channel.log().release_damage(*from, *to);
         }
         let ring = life.channel.log().ring();
         assert_eq!(ring.head(), ring.tail());

@@ -30,12 +30,13 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 use walchan_core::Error;
-use walchan_core::channel::{self, Channel, InFlight, Incoming, ReceiverState};
+use walchan_core::channel::{self, Channel, InFlight, ReceiverState};
 use walchan_core::commit::timer::PROGRESS;
 use walchan_core::commit::{Mode, SendFailure, Shared, Wait};
+use walchan_core::format::frame::frame_len;
 use walchan_core::format::identity::{FORMAT_VERSION, Identity};
 use walchan_core::recovery::{self, Policy, Recovered, RecoveryReport};
-use walchan_core::ring::Layout;
+use walchan_core::ring::{Layout, Received};
 use walchan_core::segments::{CurrentSegment, Files, Prepared, SingleFile};
 use walchan_medium::{SECTOR_LEN, Simulated};
 
@@ -199,26 +200,27 @@ impl Life {
 
 impl<F: Files<Memory = Simulated>> Life<F> {
     fn send(&self, payload: &[u8]) -> Result<MessageId, SendFailure> {
-        let sent = self
-            .channel
-            .send(&self.slot, &[IoSlice::new(payload)], None, Wait::No);
-        sent.map(|(position, tag)| MessageId::new(position, tag))
+        let pieces = [IoSlice::new(payload)];
+        let end = self.channel.send(&self.slot, &pieces, Wait::No)?;
+        let position = end - frame_len(payload.len() as u64);
+        let log = self.channel.chain().log_at(position).unwrap();
+        Ok(MessageId::new(position, log.tag()))
     }
 
     fn receive(&mut self) -> Option<Got> {
-        let incoming = self.channel.receive(&mut self.reading, Wait::No)?;
-        Some(match incoming {
-            Incoming::Message(held) => Got::Message {
-                id: id_of(&self.channel, &held),
-                deliveries: held.deliveries as u8,
-                payload: self.reading.payload(&self.reading.lent()).to_vec(),
+        Some(match self.channel.receive(&mut self.reading, Wait::No) {
+            Received::Message(message) => Got::Message {
+                id: id_of(&self.channel, &message.in_flight),
+                deliveries: message.in_flight.deliveries as u8,
+                payload: self.reading.payload(&message.lent).to_vec(),
             },
-            Incoming::Damage { held, end } => Got::Damage {
-                position: held.position,
+            Received::Damage { place, end } => Got::Damage {
+                position: place.in_flight.position,
                 end,
             },
-            Incoming::Disconnected => Got::Disconnected,
-            Incoming::Failed(_) => Got::Failed,
+            Received::Disconnected => Got::Disconnected,
+            Received::Failed(_) => Got::Failed,
+            Received::Empty | Received::End => return None,
         })
     }
 

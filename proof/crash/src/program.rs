@@ -343,12 +343,7 @@ impl Program {
     ) {
         let before = channel.chain().active();
         let (from, start) = (medium.moment(), before.ring().tail());
-        let outcome = channel.send(
-            &CurrentSegment::new(),
-            &[IoSlice::new(&payload)],
-            None,
-            Wait::No,
-        );
+        let outcome = channel.send(&CurrentSegment::new(), &[IoSlice::new(&payload)], Wait::No);
         let ok = match &outcome {
             Ok(_) => true,
             Err(SendFailure::Unsynced(_)) => false,
@@ -362,8 +357,10 @@ impl Program {
             Err(other) => panic!("{other:?}"),
         };
         let log = match &outcome {
-            Ok((position, _)) => channel.chain().log_at(*position),
-            _ => None,
+            Ok(end) => channel
+                .chain()
+                .log_at(end - frame_len(payload.len() as u64)),
+            Err(_) => None,
         };
         let log = log.unwrap_or_else(|| {
             let active = channel.chain().active();
@@ -380,8 +377,8 @@ impl Program {
         let start = if is_next { ring.head() } else { start };
         let end = ring.tail();
         let len = payload.len() as u32;
-        let position = end - walchan_core::format::frame::frame_len(u64::from(len));
-        assert!(outcome.is_err() || outcome.is_ok_and(|sent| sent.0 == position));
+        let position = end - frame_len(u64::from(len));
+        assert!(outcome.is_err() || outcome.is_ok_and(|sent| sent == end));
         let claim = steps::Claimed {
             start,
             position,

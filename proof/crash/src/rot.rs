@@ -248,9 +248,9 @@ fn settled_damage_lets_the_head_pass_and_stays_settled() {
         let ring = life.channel.log().ring();
         assert_eq!(ring.head(), ids[1].position(), "damage holds the head back");
         // Out of order.
-        life.channel.log().settle(damage[1].0, damage[1].1);
+        life.channel.log().release_damage(damage[1].0, damage[1].1);
         assert_eq!(ring.head(), ids[1].position());
-        life.channel.log().settle(damage[0].0, damage[0].1);
+        life.channel.log().release_damage(damage[0].0, damage[0].1);
         assert_eq!(ring.head(), ring.tail());
         if close {
             life.close();

@@ -496,7 +496,6 @@ fn what_is_acknowledged_while_a_sync_runs_is_not_reused_after_it() {
         .send(
             &CurrentSegment::new(),
             &[IoSlice::new(&numbered(32))],
-            None,
             Wait::No,
         )
         .unwrap();
@@ -508,7 +507,6 @@ fn what_is_acknowledged_while_a_sync_runs_is_not_reused_after_it() {
             .send(
                 &CurrentSegment::new(),
                 &[IoSlice::new(&numbered(n))],
-                None,
                 Wait::No,
             )
             .unwrap();

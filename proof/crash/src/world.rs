@@ -5,7 +5,7 @@ use super::oracle::{Oracle, Sent};
 use super::steps::{self, Claimed, OpenClaim};
 use super::*;
 use std::sync::Arc;
-use walchan_core::channel::InFlight;
+use walchan_core::channel::{InFlight, Message};
 use walchan_core::commit::Log;
 
 /// What a producer is at.
@@ -271,10 +271,10 @@ impl<F: Files<Memory = Simulated>> World<F> {
     /// Receives one message, if there is one, and checks what it is.
     pub(super) fn receive(&mut self) {
         let from = self.moment();
-        let incoming = self.channel.receive(&mut self.reading, Wait::No);
-        let held = match incoming {
-            Some(Incoming::Message(held)) => held,
-            Some(Incoming::Failed(_)) => {
+        let received = self.channel.receive(&mut self.reading, Wait::No);
+        let Message { in_flight, lent } = match received {
+            Received::Message(message) => message,
+            Received::Failed(_) => {
                 assert!(self.medium.has_failed());
                 if self.channel.shared().check().is_ok() {
                     // The next file could not be opened; the next look tries again.
@@ -283,11 +283,11 @@ impl<F: Files<Memory = Simulated>> World<F> {
                 }
                 return;
             }
-            None => return self.check_nothing(),
+            Received::Empty => return self.check_nothing(),
             other => panic!("{other:?}"),
         };
         let to = self.moment();
-        let id = id_of(&self.channel, &held);
+        let id = id_of(&self.channel, &in_flight);
         let sent = &mut self.oracle.sent;
         let Ok(index) = sent.binary_search_by_key(&id, |s| s.id) else {
             panic!("{id} was never sent");
@@ -298,11 +298,11 @@ impl<F: Files<Memory = Simulated>> World<F> {
             "{sent:?}"
         );
         assert!(
-            self.reading.payload(&self.reading.lent()) == sent.payload,
+            self.reading.payload(&lent) == sent.payload,
             "{id} is changed"
         );
         let count = sent.delivered_before + sent.delivered.len() as u64 + 1;
-        assert_eq!(held.deliveries, count.min(14), "{sent:?}");
+        assert_eq!(in_flight.deliveries, count.min(14), "{sent:?}");
         let Some((_, published)) = sent.published else {
             panic!("{id} is not published");
         };
@@ -318,7 +318,7 @@ impl<F: Files<Memory = Simulated>> World<F> {
             );
         }
         sent.delivered.push((from, to));
-        self.held.push((index, held));
+        self.held.push((index, in_flight));
     }
 
     /// There is nothing to receive: nothing that was sent waits.

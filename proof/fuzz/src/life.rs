@@ -4,12 +4,13 @@ use crate::plain::Plain;
 use std::path::Path;
 use std::sync::Arc;
 use walchan_core::Error;
-use walchan_core::channel::{self, Incoming};
+use walchan_core::channel;
 use walchan_core::commit::timer::PROGRESS;
 use walchan_core::commit::{Mode, SendFailure, Shared, Wait};
-use walchan_core::recovery::{self, Policy, RecoveryReport};
 use walchan_core::format::CAPACITY_MIN;
-use walchan_core::ring::Layout;
+use walchan_core::format::frame::frame_len;
+use walchan_core::recovery::{self, Policy, RecoveryReport};
+use walchan_core::ring::{Layout, Received};
 use walchan_core::segments::{CurrentSegment, Prepared, SingleFile};
 
 /// What a receiver got.
@@ -32,7 +33,8 @@ pub enum Got {
 
 /// The capacity that the identity page tells, if it and the length of the file are right.
 pub fn capacity(bytes: &[u8]) -> Result<u64, Error> {
-    recovery::read_identity(&Plain::new(bytes.to_vec()), CAPACITY_MIN).map(|identity| identity.capacity)
+    recovery::read_identity(&Plain::new(bytes.to_vec()), CAPACITY_MIN)
+        .map(|identity| identity.capacity)
 }
 
 /// An open channel, without a thread.
@@ -93,35 +95,31 @@ impl Life {
 
     /// Gives the position of the message; `None` if it was not sent.
     pub fn send(&self, payload: &[u8]) -> Option<u64> {
-        match self.channel.send(
-            &self.slot,
-            &[std::io::IoSlice::new(payload)],
-            None,
-            Wait::No,
-        ) {
-            Ok((position, _)) => Some(position),
+        let pieces = [std::io::IoSlice::new(payload)];
+        match self.channel.send(&self.slot, &pieces, Wait::No) {
+            Ok(end) => Some(end - frame_len(payload.len() as u64)),
             Err(SendFailure::Unsynced(error)) => panic!("no sync fails here: {error}"),
             Err(_) => None,
         }
     }
 
     pub fn receive(&mut self) -> Option<Got> {
-        let incoming = self.channel.receive(&mut self.reading, Wait::No)?;
-        let payload = self.reading.payload(&self.reading.lent()).to_vec();
-        Some(match incoming {
-            Incoming::Message(held) => Got::Message {
-                position: held.position,
-                tag: self.channel.tag(&held),
-                deliveries: held.deliveries as u8,
-                payload,
+        let received = self.channel.receive(&mut self.reading, Wait::No);
+        Some(match received {
+            Received::Message(message) => Got::Message {
+                position: message.in_flight.position,
+                tag: self.channel.tag(&message.in_flight),
+                deliveries: message.in_flight.deliveries as u8,
+                payload: self.reading.payload(&message.lent).to_vec(),
             },
-            Incoming::Damage { held, end } => Got::Damage {
-                position: held.position,
+            Received::Damage { place, end } => Got::Damage {
+                position: place.in_flight.position,
                 end,
-                bytes: payload,
+                bytes: self.reading.damaged_bytes().to_vec(),
             },
-            Incoming::Disconnected => Got::Disconnected,
-            Incoming::Failed(_) => Got::Failed,
+            Received::Disconnected => Got::Disconnected,
+            Received::Failed(_) => Got::Failed,
+            Received::Empty | Received::End => return None,
         })
     }
 
@@ -136,7 +134,7 @@ impl Life {
 
     /// Gives damage up.
     pub fn settle(&self, position: u64, end: u64) {
-        self.channel.log().settle(position, end);
+        self.channel.log().release_damage(position, end);
     }
 
     /// What the thread does when progress is due.
