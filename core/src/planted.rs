@@ -31,7 +31,24 @@ macro_rules! planted {
     };
 }
 
+/// `left_out!("name")`: whether this process goes without that heuristic of pacing, so that its worth can be measured; the
+/// constant `false` in an ordinary build. The environment variable is `WALCHAN_LEFT_OUT`.
+#[cfg(not(walchan_planted))]
+macro_rules! left_out {
+    ($name:literal) => {
+        false
+    };
+}
+
+#[cfg(walchan_planted)]
+macro_rules! left_out {
+    ($name:literal) => {
+        $crate::planted::is_left_out($name)
+    };
+}
+
 pub use crate::planted;
+pub(crate) use left_out;
 
 /// Reads the environment once. Not inlined, so that the names are whole in the program, where they can be found.
 #[cfg(walchan_planted)]
@@ -40,4 +57,12 @@ pub fn is_planted(name: &str) -> bool {
     static PLANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let planted = PLANTED.get_or_init(|| std::env::var("WALCHAN_PLANTED").ok());
     planted.as_deref() == Some(name)
+}
+
+/// Reads the environment once.
+#[cfg(walchan_planted)]
+pub fn is_left_out(name: &str) -> bool {
+    static LEFT_OUT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let left_out = LEFT_OUT.get_or_init(|| std::env::var("WALCHAN_LEFT_OUT").ok());
+    left_out.as_deref() == Some(name)
 }

@@ -7,14 +7,9 @@ use crate::recovery::backlog::{Backlog, BacklogItem};
 use crate::ring::{Frame, Reader, Received};
 use crate::segments::{BacklogRange, Files, Next};
 use crate::storage::{Lent, Medium, Memory};
-use crate::sync::{Arc, pause};
+use crate::sync::Arc;
+use crate::sync::pacing::ReceiverLead;
 use std::time::Instant;
-
-/// Turns of a spinning processor (25 to 45 nanoseconds each) that a message is worth, and the most for all together.
-const TURNS_A_MESSAGE: u64 = 16;
-const LEAD_MAX: u32 = 256;
-/// Messages from one wait to the next that are more than it takes.
-const LEAD_MANY: u64 = 256;
 
 /// What the one receiver of a channel holds.
 #[derive(Debug)]
@@ -29,9 +24,8 @@ pub struct ReceiverState<F: Files> {
     found: u64,
     /// The next message is shown as soon as it is published, and there is no backlog before it.
     is_straight: bool,
-    /// How long the receiver lets senders get ahead before it looks again, and what it had received when it last had to.
-    lead: u32,
-    received: u64,
+    /// How far it lets senders get ahead.
+    lead: ReceiverLead,
     /// The payload of what was read last, if it is not lent; the bytes of the damage that was met last.
     payload: Vec<u8>,
 }
@@ -69,8 +63,7 @@ impl<F: Files> ReceiverState<F> {
             backlog,
             counted: messages,
             found: 0,
-            lead: 0,
-            received: 0,
+            lead: ReceiverLead::default(),
             payload: Vec::new(),
         }
     }
@@ -266,28 +259,16 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         received
     }
 
-    /// Lets senders get some way ahead, and looks again. A receiver that is faster than they are takes each message as soon as
-    /// it is there, and with that the line that the next one is being written to: both lose, up to four fifths of their speed. So it
-    /// waits twice as long each time, where messages come fast enough to be worth that, and half as long where they do not, or
-    /// where they are many; where it brings none it begins again. Of a small channel nobody gets ahead.
+    /// Lets senders get some way ahead, and looks again.
     fn look_again(&self, receiver: &mut ReceiverState<F>) -> Received<Message<F>> {
         let ring = receiver.log.ring();
-        if !ring.is_large() {
+        let (received, is_large) = (ring.delivered(), ring.is_large());
+        if !receiver.lead.pause(received, is_large) {
             return Received::Empty;
         }
-        let received = ring.delivered();
-        let since = received.wrapping_sub(receiver.received);
-        let is_worth = since.saturating_mul(TURNS_A_MESSAGE) >= u64::from(receiver.lead);
-        receiver.lead = if since < LEAD_MANY && is_worth {
-            (receiver.lead * 2).clamp(1, LEAD_MAX)
-        } else {
-            receiver.lead / 2
-        };
-        receiver.received = received;
-        pause(receiver.lead);
         let received = self.read(receiver);
         if matches!(received, Received::Empty) {
-            receiver.lead = 0;
+            receiver.lead.found_nothing();
         }
         received
     }

@@ -1,7 +1,7 @@
 //! Flags that wake a thread.
 
-use crate::sync::waiting::Event;
-use crate::sync::{AtomicU32, Fences, ONCE, Ordering, weaken_fence};
+use crate::sync::waiting::{Event, ONCE};
+use crate::sync::{AtomicU32, Fences, Ordering, weaken_fence};
 
 #[derive(Debug)]
 pub struct Flags {

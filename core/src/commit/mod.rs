@@ -25,6 +25,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::planted::planted;
 use crate::ring::{Claim, Ring};
 use crate::storage::Memory;
+use crate::sync::pacing::Group;
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, MutexGuard, Ordering, weaken};
 use pages::Pages;
 use shared::{POISONED, RECEIVER_GONE, SENDERS_GONE};
@@ -123,10 +124,8 @@ pub struct Log<M: Memory> {
     completed: AtomicU64,
     /// The role of the leader: only ever tried.
     leader: Mutex<Lead>,
-    /// `PerSend`: the sends that the last round covered, and those that had come meanwhile.
-    crowd: AtomicU64,
-    /// Waits that are not to give way to others before they sleep.
-    strangers: AtomicU64,
+    /// `PerSend`: those who share a sync.
+    group: Group,
     pages: Mutex<Pages>,
     /// A quarter of the ring behind the head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
     quarter_at: AtomicU64,
@@ -175,8 +174,7 @@ impl<M: Memory> Log<M> {
             begun: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             leader: Mutex::new(Lead::default()),
-            crowd: AtomicU64::new(0),
-            strangers: AtomicU64::new(0),
+            group: Group::new(),
             quarter_at: AtomicU64::new(stored[0].head + ring.capacity() / 4),
             pages: Mutex::new(pages),
             ahead,

@@ -7,21 +7,14 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::FRAME_ALIGN;
 use crate::planted::planted;
 use crate::storage::Memory;
-use crate::sync::{MutexGuard, Ordering, Patience, give_way, looks_in_crowd, weaken};
+use crate::sync::pacing::Group;
+use crate::sync::{MutexGuard, Ordering, weaken};
 use std::io;
-use std::time::{Duration, Instant};
-
-/// A sender that was let go before us is back, asleep or waiting again long before that.
-const STRANGERS_TAKE: Duration = Duration::from_millis(2);
-/// So many waits go by before the next attempt.
-const WAITS_BESIDE_STRANGERS: u64 = 1 << 15;
+use std::time::Instant;
 
 /// Rounds without a checkpoint, one behind the other. The messages that tell their commits lie side by side: what rots together with
 /// the last one is that much at most.
 const TOLD_MAX: u32 = 8;
-
-/// Coming back takes senders the time of a processor, not of a disk.
-const GATHER_MAX: Duration = Duration::from_millis(1);
 
 impl<M: Memory> Log<M> {
     pub(super) fn reached(&self, goal: Goal) -> bool {
@@ -88,38 +81,17 @@ impl<M: Memory> Log<M> {
         }
     }
 
-    /// Waits until there is something to do. In a crowd each lets the others run, as often as there are others, before it
-    /// sleeps: whom the last sync released is then on the way before the next, and nobody has to be woken.
+    /// Waits until there is something to do.
     fn wait_for_turn(&self, goal: Goal) -> Option<Turn<'_>> {
-        if !self.meets_strangers() {
-            // [O:crowd] Relaxed: a guess.
-            for _ in 0..looks_in_crowd(self.crowd.load(Ordering::Relaxed)) {
-                if let Some(turn) = self.turn(goal) {
-                    return Some(turn);
-                }
-                let began = Instant::now();
-                give_way();
-                if began.elapsed() > STRANGERS_TAKE {
-                    // [O:crowd] Relaxed: a guess.
-                    self.strangers
-                        .store(WAITS_BESIDE_STRANGERS, Ordering::Relaxed);
-                    break;
-                }
+        for _ in 0..self.group.yields() {
+            if let Some(turn) = self.turn(goal) {
+                return Some(turn);
+            }
+            if !self.group.give_way() {
+                break;
             }
         }
         self.shared.events.synced.wait(None, || self.turn(goal))
-    }
-
-    /// Whether others than senders wanted the processors lately: they keep what they are given for as long as the scheduler lets
-    /// them, and a sleeper is woken before that.
-    fn meets_strangers(&self) -> bool {
-        // [O:crowd] Relaxed, both: a guess; that a count is lost to another thread makes it a little longer.
-        let left = self.strangers.load(Ordering::Relaxed);
-        if left > 0 {
-            // [O:crowd] Relaxed: as above.
-            self.strangers.store(left - 1, Ordering::Relaxed);
-        }
-        left > 0
     }
 
     /// What a caller with this goal is to do now; `None`: wait for the leader.
@@ -171,11 +143,10 @@ impl<M: Memory> Log<M> {
         frontier > self.commit() || self.ring.is_published(frontier)
     }
 
-    /// The same, a little later: the sender whose claim is in the way most likely waits for a processor, or for its page, which
-    /// the last sync has just written. Sleeping until then costs more, and so does whoever has to wake us.
+    /// The same, a little later.
     fn would_commit_soon(&self, lead: &Lead) -> bool {
-        let mut patience = Patience::new((lead.sync * 2).min(GATHER_MAX));
-        while patience.another(false) {
+        let mut wait = Group::hole_wait(lead.sync);
+        while wait.another(false) {
             if self.would_commit() {
                 return true;
             }
@@ -183,23 +154,19 @@ impl<M: Memory> Log<M> {
         false
     }
 
-    /// Waits for the senders that the last round released, and that come back with their next message: each sync
-    /// costs the same however many it covers. Bounded by twice the time that one takes, and by half of it where nobody comes; a
-    /// lone sender does not wait at all.
+    /// Waits for the senders that the last round released.
     fn gather(&self, lead: &Lead) {
-        // [O:crowd] Relaxed: only the leader writes it.
-        let crowd = self.crowd.load(Ordering::Relaxed);
-        if crowd < 2 {
+        let Some((group, mut wait)) = self.group.gather(lead.sync) else {
             return;
-        }
+        };
         // With the role, in a synced mode, nobody else raises the limit: what lies behind the frontier is not reclaimed.
         let mut end = self.frontier(&self.pages.lock());
-        let (mut sends, mut patience) = (0, Patience::new((lead.sync * 2).min(GATHER_MAX)));
+        let mut sends = 0;
         loop {
             let prefix = self.ring.published_prefix(end);
             let more = prefix.claims;
             (end, sends) = (prefix.end, sends + more);
-            if sends >= crowd || !patience.another(more > 0) {
+            if sends >= group || !wait.another(more > 0) {
                 return;
             }
         }
@@ -248,9 +215,8 @@ impl<M: Memory> Log<M> {
         if self.is_per_send() {
             lead.sync = began.elapsed();
             // Those that came meanwhile, and those that may come back now.
-            let crowd = claims + self.ring.published_prefix(target).claims;
-            // [O:crowd] Relaxed: only the leader writes it.
-            self.crowd.store(crowd, Ordering::Relaxed);
+            self.group
+                .set_size(claims + self.ring.published_prefix(target).claims);
         }
         std::mem::forget(unwinding);
     }

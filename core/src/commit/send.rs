@@ -7,7 +7,8 @@ use crate::format::frame::{payload_crc, payload_len};
 use crate::planted::planted;
 use crate::ring::{Claim, NoRoom, Room};
 use crate::storage::Memory;
-use crate::sync::{Ordering, back_off, back_off_long, looks_for_room};
+use crate::sync::Ordering;
+use crate::sync::pacing::room_backoff;
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
@@ -115,14 +116,8 @@ impl<M: Memory> Log<M> {
         deadline: Option<Instant>,
     ) -> Result<Claim<'_, M>, SendFailure> {
         let attempt = |room| self.try_claim(len, room).transpose();
-        // The receiver gets some way ahead: where each message makes room for one, both sides fight for every line. But
-        // nobody sleeps while there is any room.
-        let is_large = self.ring.is_large();
-        for look in looks_for_room() {
-            match is_large {
-                true => back_off_long(look),
-                false => back_off(look),
-            }
+        // The receiver gets some way ahead. But nobody sleeps while there is any room.
+        for () in room_backoff(self.ring.is_large()) {
             if let Some(outcome) = attempt(Room::Batch) {
                 return outcome;
             }

@@ -17,9 +17,6 @@ pub const HURRY: u32 = 4;
 /// The channel closes.
 pub const STOP: u32 = 8;
 
-/// How long progress waits for a sender's sync to take it along.
-pub const PROGRESS_GRACE: Duration = Duration::from_millis(10);
-
 #[derive(Debug)]
 pub struct Timer {
     flags: Flags,
@@ -68,9 +65,10 @@ impl Timer {
 pub use thread::run;
 
 mod thread {
-    use super::{HURRY, PROGRESS, PROGRESS_GRACE, SENT, STOP};
+    use super::{HURRY, PROGRESS, SENT, STOP};
     use crate::commit::{Mode, Shared};
     use crate::planted::planted;
+    use crate::sync::pacing::progress_grace;
     use std::io;
     use std::time::{Duration, Instant};
 
@@ -121,7 +119,7 @@ mod thread {
                 due.sent = after(max_delay);
             }
             if news & PROGRESS != 0 {
-                due.progress = after(timer.commit_delay().unwrap_or(PROGRESS_GRACE));
+                due.progress = after(timer.commit_delay().unwrap_or(progress_grace()));
                 due.rounds = shared.rounds();
             }
             let now = Instant::now();
@@ -133,7 +131,7 @@ mod thread {
             if due.progress.is_some_and(|at| at <= now) {
                 if timer.commit_delay().is_none() && shared.rounds() != due.rounds {
                     // Senders sync anyway, which takes acknowledgements along, and tells the commit: give them another while.
-                    due.progress = after(PROGRESS_GRACE);
+                    due.progress = after(progress_grace());
                     due.rounds = shared.rounds();
                 } else {
                     ripe |= PROGRESS;

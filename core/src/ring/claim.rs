@@ -6,6 +6,7 @@ use crate::planted::planted;
 use crate::storage::stage::STAGED_LEN_MAX;
 use crate::storage::{Memory, WORD_LEN};
 use crate::sync::bias::Exclusive;
+use crate::sync::pacing::Batch;
 use crate::sync::{AtomicU64, Ordering, weaken, weaken_fence};
 use std::io::IoSlice;
 use std::mem::ManuallyDrop;
@@ -196,7 +197,7 @@ impl<M: Memory> Ring<M> {
                 let seen = self.acknowledger.acknowledged.load(Ordering::Relaxed);
                 let wanted = match room {
                     Room::Any => 1,
-                    Room::Batch => (self.bound / 16).max(1),
+                    Room::Batch => Batch::messages(self.bound),
                 };
                 if self.bound.saturating_sub(admitted.saturating_sub(seen)) < wanted {
                     return Err(NoRoom::Bound);

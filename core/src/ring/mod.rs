@@ -37,6 +37,7 @@ use crate::format::frame::{self, FRAME_ALIGN};
 use crate::format::incarnations::{Incarnation, Incarnations};
 use crate::storage::{Memory, WORD_LEN};
 use crate::sync::bias::Bias;
+use crate::sync::pacing::{Batch, is_large};
 use crate::sync::waiting::Events;
 use crate::sync::{Arc, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
 use std::collections::BTreeSet;
@@ -78,12 +79,6 @@ struct Limit {
     /// `u64::MAX` before. The limit is the same then, and stays.
     end: AtomicU64,
 }
-
-/// So many bytes are much, in a large ring.
-const BATCH_LEN: u64 = 16 << 10;
-/// Messages of a large bound, and bytes of a large ring.
-const LARGE: u64 = 512;
-const LARGE_LEN: u64 = 64 << 10;
 
 /// Bytes and words of a cache line.
 const LINE_LEN: u64 = 64;
@@ -347,17 +342,17 @@ impl<M: Memory> Ring<M> {
             .advise_cold(layout.ring, layout.capacity / crate::storage::WORD_LEN);
     }
 
-    /// Whether much of the ring would be free at once, if the head moved as far as the receiver has come. It may not.
+    /// Whether a batch of the ring would be free at once, if the head moved as far as the receiver has come. It may not.
     pub fn gains_batch(&self) -> bool {
-        let much = (self.layout.capacity / 16).min(BATCH_LEN);
+        let batch = Batch::bytes(self.layout.capacity);
         // [O:cursor_guess] Relaxed: a guess.
         let cursor = self.receiver.cursor.load(Ordering::Relaxed);
-        cursor + self.layout.capacity >= self.limit() + much
+        cursor + self.layout.capacity >= self.limit() + batch
     }
 
     /// Whether a receiver takes long to drain it: a sender without room may look for some rarely.
     pub fn is_large(&self) -> bool {
-        self.bound >= LARGE && self.layout.capacity >= LARGE_LEN
+        is_large(self.bound, self.layout.capacity)
     }
 
     /// Keeps the head from passing `position`.

@@ -4,6 +4,7 @@
 //! the model checker's atomics, locks and threads.
 
 pub mod bias;
+pub mod pacing;
 mod shim;
 pub mod waiting;
 

@@ -88,7 +88,6 @@ mod inner {
     use rustix::io::Errno;
     use rustix::thread::futex;
     use std::cell::Cell;
-    use std::ops::Range;
     pub use std::sync::Arc;
     pub use std::sync::atomic::Ordering;
     use std::sync::atomic::fence;
@@ -130,22 +129,11 @@ mod inner {
         }
     }
 
-    /// How often a waiter looks again before it sleeps.
-    pub const SPINS: u32 = 10;
-
-    /// The same for a sender without room.
-    pub fn looks_for_room() -> Range<u32> {
-        0..8
-    }
-
-    /// How often a sender that waits for a sync gives way before it sleeps, where so many do. Of a few each would come round
-    /// too soon to find anything new.
-    pub fn looks_in_crowd(crowd: u64) -> u64 {
-        if crowd < 8 { 0 } else { crowd.min(64) }
-    }
+    /// No model checker looks.
+    pub const IS_MODEL: bool = false;
 
     /// Lets other threads run.
-    pub fn give_way() {
+    pub fn yield_now() {
         std::thread::yield_now();
     }
 
@@ -177,69 +165,15 @@ mod inner {
         }
     }
 
-    /// One look before the announcement, where waiting is rare.
-    pub const ONCE: u32 = 1;
-
     #[inline(always)]
     pub fn sabotaged(_: &str) -> bool {
         false
-    }
-
-    /// Waits a little before the next look: twice as long each time, then also for the scheduler. So the other
-    /// side gets some way ahead, and the two do not fight for each line.
-    pub fn back_off(look: u32) {
-        pause(1 << look.min(LOOKS_WITHOUT_OTHERS));
-        if look > LOOKS_WITHOUT_OTHERS {
-            std::thread::yield_now();
-        }
     }
 
     /// So many turns of a spinning processor.
     pub fn pause(turns: u32) {
         for _ in 0..turns {
             std::hint::spin_loop();
-        }
-    }
-
-    /// The same, for some microseconds from the first on.
-    pub fn back_off_long(look: u32) {
-        for _ in 0..4 {
-            back_off(look + LOOKS_WITHOUT_OTHERS - 1);
-        }
-    }
-
-    const LOOKS_WITHOUT_OTHERS: u32 = 6;
-
-    /// Looks again for what others do, while they do something; not for ever.
-    #[derive(Debug)]
-    pub struct Patience {
-        began: Instant,
-        last: Instant,
-        most: Duration,
-    }
-
-    impl Patience {
-        /// For `most` at most, and for a quarter of that without news.
-        pub fn new(most: Duration) -> Self {
-            let began = Instant::now();
-            Patience {
-                began,
-                last: began,
-                most,
-            }
-        }
-
-        /// Lets others run; `false`: enough. `news`: the last look found some.
-        pub fn another(&mut self, news: bool) -> bool {
-            let now = Instant::now();
-            if news {
-                self.last = now;
-            }
-            if now - self.last > self.most / 4 || now - self.began > self.most {
-                return false;
-            }
-            std::thread::yield_now();
-            true
         }
     }
 
@@ -311,25 +245,13 @@ mod inner {
     pub use loom::sync::MutexGuard;
     use loom::sync::atomic::fence;
     pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-    use std::ops::Range;
     pub use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     /// Spinning would only multiply the interleavings.
-    pub const SPINS: u32 = 0;
+    pub const IS_MODEL: bool = true;
 
-    /// So would this.
-    pub const ONCE: u32 = 0;
-
-    pub fn looks_for_room() -> Range<u32> {
-        0..0
-    }
-
-    pub fn looks_in_crowd(_crowd: u64) -> u64 {
-        0
-    }
-
-    pub fn give_way() {}
+    pub fn yield_now() {}
 
     pub fn thread_number() -> u64 {
         static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
@@ -376,25 +298,7 @@ mod inner {
             == Some(name)
     }
 
-    pub fn back_off(_look: u32) {}
-
-    pub fn back_off_long(_look: u32) {}
-
     pub fn pause(_turns: u32) {}
-
-    /// Without any: what comes later is another interleaving.
-    #[derive(Debug)]
-    pub struct Patience;
-
-    impl Patience {
-        pub fn new(_most: Duration) -> Self {
-            Patience
-        }
-
-        pub fn another(&mut self, _news: bool) -> bool {
-            false
-        }
-    }
 
     #[derive(Debug)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);

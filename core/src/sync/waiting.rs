@@ -8,9 +8,13 @@
 //!
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores).
 
-use super::{AtomicBool, Fences, Generation, ONCE, Ordering, SPINS, back_off, weaken_fence};
+use super::pacing::{READABLE_LOOKS, back_off};
+use super::{AtomicBool, Fences, Generation, IS_MODEL, Ordering, weaken_fence};
 use crate::planted::planted;
 use std::time::Instant;
+
+/// One look before the announcement, which costs whoever notifies next a system call. In a model it is one interleaving more.
+pub(crate) const ONCE: u32 = if IS_MODEL { 0 } else { 1 };
 
 /// What the threads of a channel wait for; shared by all of its files.
 #[derive(Debug)]
@@ -40,7 +44,14 @@ impl Events {
         Events {
             fences,
             // A reader that looks again and again takes that time, too; only a round shows anything.
-            readable: Event::new(if shown_by_commit { ONCE } else { SPINS }, fences),
+            readable: Event::new(
+                if shown_by_commit {
+                    ONCE
+                } else {
+                    READABLE_LOOKS
+                },
+                fences,
+            ),
             // A sender has looked before: see `commit::send`.
             room: Event::new(0, fences),
             published: Event::new(ONCE, fences),
