@@ -10,6 +10,7 @@ mod instructions;
 mod kills;
 mod lint;
 mod orderings;
+mod pacing;
 mod performance;
 mod planted;
 mod promises;
@@ -38,6 +39,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root
   disks             full disks, failing disks, and what a send writes, at full length; needs root
   instructions      what a message costs in instructions; needs valgrind
+  pacing [NAME..]   what each heuristic of pacing is worth on its own workload
   fuzz [N]          N executions of the fuzz targets; needs a nightly compiler and cargo-fuzz
   performance [--quick] [NAME..]
                     walchan beside its rivals: docs/performance-table.md and docs/pictures, or below target
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         ["planted", names @ ..] => planted::run(names),
         ["calls"] => calls::run(),
         ["instructions"] => instructions::run(),
+        ["pacing", names @ ..] => pacing::run(names),
         ["kills", args @ ..] => kills::run(args),
         ["cuts", args @ ..] => cuts::run(args),
         ["disks"] => disks::run(),

@@ -31,7 +31,7 @@ pub(super) struct Pages {
     /// The published prefix was followed up to here, and synced. Not below the head of `recorded`.
     pub(super) scanned: u64,
     /// Rounds since the last checkpoint.
-    pub(super) told: u32,
+    pub(super) rounds_without: u32,
     /// The limit is not raised any more: the file is filled once, or is about to be sealed.
     pub(super) frozen: bool,
     /// The receiver has come to this file, so the counts of a clean checkpoint would not last.
@@ -78,7 +78,7 @@ impl Pages {
             acknowledged: 0,
             names_commit: true,
             scanned,
-            told: 0,
+            rounds_without: 0,
             frozen,
             entered: false,
             entering: false,
@@ -100,7 +100,7 @@ impl Pages {
     pub(super) fn store(&mut self, checkpoint: Checkpoint) -> usize {
         let page = planted!("one_checkpoint_page", self.newest, 1 - self.newest);
         self.newest = page;
-        self.told = 0;
+        self.rounds_without = 0;
         self.stored[page] = checkpoint;
         let pin = pin_of(&checkpoint, self.start);
         self.pins[page] = lower(self.pins[page], pin);

@@ -7,14 +7,13 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::FRAME_ALIGN;
 use crate::planted::planted;
 use crate::storage::Memory;
-use crate::sync::pacing::Group;
 use crate::sync::{MutexGuard, Ordering, weaken};
 use std::io;
 use std::time::Instant;
 
-/// Rounds without a checkpoint, one behind the other. The messages that tell their commits lie side by side: what rots together with
-/// the last one is that much at most.
-const TOLD_MAX: u32 = 8;
+/// Rounds without a checkpoint, one behind the other. Their commit markers lie side by side: what rots together with the last
+/// one is that much at most.
+const ROUNDS_WITHOUT_MAX: u32 = 8;
 
 impl<M: Memory> Log<M> {
     pub(super) fn reached(&self, goal: Goal) -> bool {
@@ -52,12 +51,10 @@ impl<M: Memory> Log<M> {
                 Some(Turn::Failed) | None => return self.shared.check(),
             };
             let needs_frames = matches!(goal, Goal::Commit(_) | Goal::Permit(_));
-            if needs_frames && !self.would_commit() && !self.would_commit_soon(&role) {
+            if needs_frames && !self.would_commit() {
                 // A claim that is not published is in the way: give up the role before waiting for it.
                 // Nobody who waits here takes the role, so nobody here keeps it from another.
-                if planted!("hole_waited_for_in_the_role") {
-                    std::mem::forget(role);
-                } else {
+                if !planted!("hole_waited_for_in_the_role") {
                     self.resign(role);
                 }
                 self.shared.events.published.wait(None, || {
@@ -143,17 +140,6 @@ impl<M: Memory> Log<M> {
         frontier > self.commit() || self.ring.is_published(frontier)
     }
 
-    /// The same, a little later.
-    fn would_commit_soon(&self, lead: &Lead) -> bool {
-        let mut wait = Group::hole_wait(lead.sync);
-        while wait.another(false) {
-            if self.would_commit() {
-                return true;
-            }
-        }
-        false
-    }
-
     /// Waits for the senders that the last round released.
     fn gather(&self, lead: &Lead) {
         let Some((group, mut wait)) = self.group.gather(lead.sync) else {
@@ -179,15 +165,15 @@ impl<M: Memory> Log<M> {
         let number = self.begun.fetch_add(1, weaken!("begun", Ordering::AcqRel)) + 1;
         // [O:rounds] Relaxed: a count.
         self.shared.rounds.fetch_add(1, Ordering::Relaxed);
-        let (target, claims, stored, is_aside) = {
+        let (target, claims, stored, is_cold) = {
             let mut pages = self.pages.lock();
             // Before the prefix: a head beyond the target would let the next leader's frames go.
             let head = self.ring.head();
             let frontier = self.frontier(&pages);
             let prefix = self.ring.published_prefix(frontier);
             let (target, claims) = (prefix.end, prefix.claims);
-            let stored = if prefix.is_commit_marker && self.may_be_told(&pages, target) {
-                pages.told += 1;
+            let stored = if prefix.is_commit_marker && self.marker_is_enough(&pages, target) {
+                pages.rounds_without += 1;
                 *pages.newest()
             } else {
                 self.store_checkpoint(&mut pages, head, target.max(head), false)
@@ -195,20 +181,14 @@ impl<M: Memory> Log<M> {
             pages.sync_begins();
             // Sealed and whole; in a synced mode most of it is clean.
             let is_whole = self.ring.end() == Some(target);
-            let is_aside = is_whole && !pages.entered && !self.is_synced_mode();
-            (target, claims, stored, is_aside)
+            let is_cold = is_whole && !pages.entered && !self.is_synced_mode();
+            (target, claims, stored, is_cold)
         };
-        if is_aside {
+        if is_cold {
             self.ring.advise_cold();
         }
         let began = Instant::now();
-        match planted!("round_not_synced", Ok(()), self.ring.memory().sync()) {
-            Err(_) if planted!("failed_sync_retried") && self.ring.memory().sync().is_ok() => {
-                self.completed(number, target, claims, &stored)
-            }
-            Err(_) if planted!("failed_sync_forgotten") => {
-                self.completed(number, target, claims, &stored)
-            }
+        match self.sync_round() {
             Ok(()) => self.completed(number, target, claims, &stored),
             Err(error) => self.shared.poison(&error),
         }
@@ -221,12 +201,24 @@ impl<M: Memory> Log<M> {
         std::mem::forget(unwinding);
     }
 
-    /// Whether a round can do without a checkpoint, where the message at the frontier tells the commit that it would have: not many did
-    /// since the last one, and half of the ring is free.
-    fn may_be_told(&self, pages: &Pages, target: u64) -> bool {
+    /// The sync of a round. One that failed is not tried again: what the disk says then is not to be believed.
+    fn sync_round(&self) -> io::Result<()> {
+        let memory = self.ring.memory();
+        let synced = planted!("round_not_synced", Ok(()), memory.sync());
+        let synced = planted!(
+            "failed_sync_retried",
+            synced.or_else(|_| memory.sync()),
+            synced
+        );
+        planted!("failed_sync_forgotten", synced.or(Ok(())), synced)
+    }
+
+    /// Whether a round can do without a checkpoint, because a commit marker at the frontier records the commit that the checkpoint
+    /// would have: there were not many such rounds since the last checkpoint, and half of the ring is free.
+    fn marker_is_enough(&self, pages: &Pages, target: u64) -> bool {
         let limit = pages.newest().head + self.ring.capacity();
         let has_room = pages.frozen || target + self.ring.capacity() / 2 <= limit;
-        has_room && pages.told < TOLD_MAX
+        has_room && pages.rounds_without < ROUNDS_WITHOUT_MAX
     }
 
     /// After the sync of a round.
@@ -293,13 +285,12 @@ impl<M: Memory> Log<M> {
         if pages.quiet {
             return *pages.newest();
         }
-        let commit = if planted!("commit_before_data") {
-            tail
-        } else if clean || pages.names_commit || pages.frozen || self.is_synced_mode() {
-            self.commit().max(head)
-        } else {
-            head
+        let names_commit = clean || pages.names_commit || pages.frozen || self.is_synced_mode();
+        let commit = match names_commit {
+            true => self.commit().max(head),
+            false => head,
         };
+        let commit = planted!("commit_before_data", tail, commit);
         let sealed = clean && self.ring.end() == Some(tail);
         let (unacknowledged, handed_out) = match clean {
             true => self.counts(head, tail),
@@ -381,10 +372,10 @@ impl<M: Memory> Log<M> {
         {
             let pages = self.pages.lock();
             let recorded = pages.recorded();
-            let told = pages.acknowledged == acknowledged
+            let is_recorded = pages.acknowledged == acknowledged
                 && recorded.head >= self.ring.head()
                 && recorded.commit >= self.commit();
-            if told || pages.quiet {
+            if is_recorded || pages.quiet {
                 return Ok(());
             }
         }

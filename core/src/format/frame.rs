@@ -168,8 +168,7 @@ pub fn before_a_name(bytes: &[u8], position: u64, salts: [u64; 2], places: u64) 
 #[inline]
 pub fn state_of(word0: u64) -> Option<State> {
     match DECODE[(word0 & 0xff) as usize] {
-        0xff if planted!("one_bit_acknowledges") => Some(State::Acknowledged),
-        0xff => None,
+        0xff => planted!("one_bit_acknowledges", Some(State::Acknowledged), None),
         15 => Some(State::Acknowledged),
         n => Some(State::Delivered(n)),
     }

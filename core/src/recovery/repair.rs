@@ -250,8 +250,7 @@ fn write_header(
             match medium.read_at(HEADER_LEN + start, &mut page) {
                 Err(unreadable) if is_bad_block(&unreadable) => page.fill(0),
                 Err(other) => return Err(other),
-                Ok(()) if planted!("readable_page_cleared") => page.fill(0),
-                Ok(()) => return Err(error),
+                Ok(()) => planted!("readable_page_cleared", page.fill(0), return Err(error)),
             }
             let within = (offset - start) as usize;
             page[within..within + header.len()].copy_from_slice(header);

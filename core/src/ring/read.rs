@@ -262,14 +262,11 @@ impl<M: Memory> Ring<M> {
                 .handed_out
                 .store(before + 1, Ordering::Relaxed);
         }
-        let state = state.delivered_again();
-        if planted!("delivery_not_counted") {
-            return Frame {
-                position,
-                deliveries: 1,
-                lent,
-            };
-        }
+        let state = planted!(
+            "delivery_not_counted",
+            State::Delivered(1),
+            state.delivered_again()
+        );
         // [O:count] Release: E1, on behalf of the producer; a leader that sees this store instead of the
         // publication reads the second word, too. Only the receiver writes the state before it hands
         // the message out.
@@ -401,6 +398,11 @@ impl<M: Memory> Ring<M> {
         let (mut seen, mut moved) = (1, false);
         loop {
             moved |= self.walk();
+            if planted!("advance_not_handed_over") {
+                // [O:none] The planted bug.
+                self.acknowledger.advancers.store(0, Ordering::Release);
+                return moved;
+            }
             // [O:advance_leave] Release, on success: E6, pairs with [O:advance_enter]; the head for the next.
             let left = weaken!("advance_leave", Ordering::Release);
             // [O:advance_came] Acquire, on failure: E6, pairs with [O:advance_enter]; the acknowledgements of
@@ -412,13 +414,6 @@ impl<M: Memory> Ring<M> {
                 .compare_exchange(seen, 0, left, came)
             {
                 Ok(_) => return moved,
-                // [O:none] The planted bug.
-                Err(_)
-                    if planted!("advance_not_handed_over")
-                        && self.acknowledger.advancers.swap(0, Ordering::AcqRel) > 0 =>
-                {
-                    return moved;
-                }
                 Err(now) => seen = now,
             }
         }

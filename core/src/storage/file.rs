@@ -45,8 +45,7 @@ pub struct LockedFile(File);
 impl LockedFile {
     /// `None` if another open file has the lock.
     fn lock(file: File) -> io::Result<Option<Self>> {
-        match file.try_lock() {
-            _ if planted!("lock_not_taken") => Ok(Some(LockedFile(file))),
+        match planted!("lock_not_taken", Ok(()), file.try_lock()) {
             Ok(()) => Ok(Some(LockedFile(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e),

@@ -9,10 +9,9 @@
 //! | [`ReceiverLead`] | a receiver that finds nothing lets the senders get ahead before it looks again |
 //! | [`Batch`] | a sender that found no room does not take back the first place that comes free, but waits for many |
 //! | [`room_backoff`] | a sender without room looks again a few times before it sleeps |
-//! | [`READABLE_LOOKS`] | a receiver without a message does, too |
+//! | [`readable_looks`] | a receiver without a message does, too |
 //! | [`Group::gather`] | the leader of a round waits for the senders that the last sync released |
 //! | [`Group::give_way`] | a sender that waits for a sync lets the others run before it sleeps, where they are many |
-//! | [`Group::hole_wait`] | a leader waits a little for the sender whose claim is in the way |
 //! | [`progress_grace`] | acknowledgements wait a little for a send whose sync takes them along |
 //!
 //! In models there is no pacing: what it delays is one interleaving more.
@@ -69,7 +68,13 @@ impl ReceiverLead {
 }
 
 /// Looks of a receiver, ever more slowly, before it announces that it sleeps: the sender may be at work.
-pub const READABLE_LOOKS: u32 = if IS_MODEL { 0 } else { 10 };
+#[must_use]
+pub fn readable_looks() -> u32 {
+    match IS_MODEL || left_out!("readable_looks") {
+        true => 0,
+        false => 10,
+    }
+}
 
 // === A sender without room ===
 
@@ -222,17 +227,6 @@ impl Group {
             return None;
         }
         Some((size, BoundedWait::new((sync * 2).min(Self::GATHER_MAX))))
-    }
-
-    /// How long the leader waits for the sender whose claim is in the way: most likely it waits for a processor, or for its page,
-    /// which the last sync has just written. To sleep until then costs more, and to be woken.
-    pub fn hole_wait(sync: Duration) -> BoundedWait {
-        let most = if left_out!("hole_wait") {
-            Duration::ZERO
-        } else {
-            (sync * 2).min(Self::GATHER_MAX)
-        };
-        BoundedWait::new(most)
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores).
 
-use super::pacing::{READABLE_LOOKS, back_off};
+use super::pacing::{back_off, readable_looks};
 use super::{AtomicBool, Fences, Generation, IS_MODEL, Ordering, weaken_fence};
 use crate::planted::planted;
 use std::time::Instant;
@@ -48,7 +48,7 @@ impl Events {
                 if shown_by_commit {
                     ONCE
                 } else {
-                    READABLE_LOOKS
+                    readable_looks()
                 },
                 fences,
             ),
