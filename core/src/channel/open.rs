@@ -1,11 +1,10 @@
 //! Opens a channel, or makes it, and starts its threads.
 
-use super::{Channel, OnDisk, ReceiverState};
+use super::receive::ReceiverState;
+use super::shared::{Channel, OnDisk};
 use crate::commit::{Mode, Shared, timer};
 use crate::error::{Error, Mismatch};
-use crate::format::checkpoint::Checkpoint;
 use crate::format::identity::{FORMAT_VERSION, Identity, SCHEMA_LEN_MAX};
-use crate::format::incarnations::{Incarnation, Incarnations};
 use crate::format::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN};
 use crate::planted::planted;
 use crate::recovery::{self, Policy, Recovered, RecoveryReport};
@@ -315,22 +314,6 @@ impl Cached {
                 return;
             }
             self.forget(piece);
-        }
-    }
-}
-
-impl Recovered {
-    /// The state of a file just made.
-    pub fn created(identity: &Identity, incarnation: Incarnation) -> Self {
-        Recovered {
-            incarnations: Incarnations::first(incarnation),
-            head: identity.start,
-            tail: identity.start,
-            unacknowledged: 0,
-            handed_out: 0,
-            stored: [1, 2].map(|generation| Checkpoint::at(identity.start, generation)),
-            receive_only: false,
-            report: RecoveryReport::created(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the one receiver does: reads, waits, goes on in the next file.
 
-use super::{Channel, InFlight};
+use super::shared::{Channel, InFlight};
 use crate::commit::{Log, Wait};
 use crate::format::HEADER_LEN;
 use crate::recovery::backlog::{Backlog, BacklogItem};

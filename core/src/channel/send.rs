@@ -1,6 +1,6 @@
 //! Sending: the way of a message from a handle to the files.
 
-use super::Channel;
+use super::shared::Channel;
 use crate::commit::{SendFailure, Wait};
 use crate::segments::{CurrentSegment, Files};
 use crate::storage::Medium;

@@ -14,10 +14,10 @@
 //!
 //! Only then may anything be claimed. A trailing hole is not closed: the tail returns to it.
 
+use super::header::{Bounds, Entropy, Header, Recovered, new_incarnation};
 use super::report::{DamagedFrame, RecoveryReport};
 use super::scan::{Findings, Pieces};
 use super::window::is_bad_block;
-use super::{Bounds, Entropy, Header, Recovered, new_incarnation};
 use crate::error::Error;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::{self, Kind};

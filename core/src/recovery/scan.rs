@@ -4,7 +4,7 @@
 //! at a time, for the next valid frame, up to one capacity behind the head. A valid frame is never
 //! passed over.
 
-use super::Bounds;
+use super::header::Bounds;
 use super::verdict::{Evidence, Verdict, judge};
 use super::window::Window;
 use crate::error::Error;

@@ -1,6 +1,6 @@
 //! Producers: claim, write, publish or abandon.
 
-use super::{LINE_LEN, LINE_WORDS, Ring};
+use super::state::{LINE_LEN, LINE_WORDS, Ring};
 use crate::format::frame::{self, Kind, State, Word1, frame_len, payload_crc, payload_len};
 use crate::planted::planted;
 use crate::storage::stage::STAGED_LEN_MAX;
