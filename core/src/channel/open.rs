@@ -2,7 +2,7 @@
 
 use super::receive::ReceiverState;
 use super::shared::{Channel, OnDisk};
-use crate::commit::{Mode, Shared, timer};
+use crate::commit::{Mode, Shared, timer, timer_thread};
 use crate::error::{Error, Mismatch};
 use crate::format::identity::{FORMAT_VERSION, Identity, SCHEMA_LEN_MAX};
 use crate::format::{CAPACITY_MAX, CAPACITY_MIN, HEADER_LEN};
@@ -338,7 +338,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     /// Those that were started are in the channel, also where one cannot be.
     fn start_threads(&mut self, cached: Option<Cached>) -> io::Result<()> {
         self.start("walchan", |chain| {
-            timer::run(chain.shared(), |flags| chain.on_timer(flags));
+            timer_thread::run(chain.shared(), |flags| chain.on_timer(flags));
         })?;
         if self.chain.grows() {
             self.start("walchan-files", Chain::run_housekeeper)?;

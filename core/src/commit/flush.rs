@@ -1,6 +1,6 @@
 //! `FlushOnly`: checkpoints without syncs, and the pins that need some.
 
-use super::Log;
+use super::log::Log;
 use crate::storage::Memory;
 use crate::sync::Ordering;
 use std::io;

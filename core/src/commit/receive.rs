@@ -1,6 +1,7 @@
 //! Receiving, acknowledging, and what comes back.
 
-use super::{Log, POISONED, SENDERS_GONE};
+use super::log::Log;
+use super::shared::{POISONED, SENDERS_GONE};
 use crate::planted::planted;
 use crate::ring::{Frame, Reader, Received};
 use crate::storage::Memory;

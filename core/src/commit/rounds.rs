@@ -1,8 +1,10 @@
 //! Rounds of the leader: checkpoint, sync, commit; and what asks for them.
 
+use super::log::{Goal, Lead, Log, Turn};
+use super::mode::Mode;
 use super::pages::Pages;
+use super::shared::POISONED;
 use super::timer::{HURRY, PROGRESS, SENT};
-use super::{Goal, Lead, Log, Mode, POISONED, Turn};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::frame::FRAME_ALIGN;
 use crate::planted::planted;

@@ -1,7 +1,8 @@
 //! Where one file of a channel ends and the next begins: freezing, sealing, completing, retiring.
 
 use super::housekeeper::{AHEAD, TIDY};
-use super::{Goal, Lead, Log, POISONED};
+use super::log::{Goal, Lead, Log};
+use super::shared::POISONED;
 use crate::format::checkpoint::CHECKPOINT_LEN;
 use crate::planted::planted;
 use crate::storage::{Memory, WORD_LEN};

@@ -1,7 +1,9 @@
 //! Sending: room, permits, and how long a send waits.
 
+use super::log::{Goal, Log};
+use super::mode::{Mode, SendFailure, Wait};
+use super::shared::{POISONED, RECEIVER_GONE};
 use super::timer::{HURRY, SENT};
-use super::{Goal, Log, Mode, POISONED, RECEIVER_GONE, SendFailure, Wait};
 use crate::format::POSITION_MAX;
 use crate::format::frame::{payload_crc, payload_len};
 use crate::planted::planted;

@@ -1,8 +1,8 @@
 //! What all files of a channel share: status, settings, permits, and what came back.
 
 use super::flags::Flags;
+use super::mode::{Mode, SendFailure};
 use super::timer::Timer;
-use super::{Mode, SendFailure};
 use crate::planted::planted;
 use crate::sync::waiting::Events;
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering, weaken};
