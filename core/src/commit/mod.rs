@@ -24,4 +24,5 @@ pub mod timer_thread;
 
 pub use log::{Log, LogSetup};
 pub use mode::{Mode, SendFailure, Wait};
+pub use pages::Stage;
 pub use shared::{Failure, Shared};

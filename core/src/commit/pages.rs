@@ -10,6 +10,33 @@
 use crate::format::checkpoint::Checkpoint;
 use crate::planted::planted;
 
+/// What the checkpoint pages of a file are used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Rounds store checkpoints.
+    Live,
+    /// The file is complete and the receiver has not come to it: the pages stay as they are, and vouch for its counts.
+    Complete,
+    /// The receiver has come, so the counts of a clean checkpoint would not last. That is stored, and not durable yet.
+    Entering,
+    /// The same, durably.
+    Entered,
+    /// The file is drained, and may be gone or be used anew: nobody writes the pages through this log.
+    Retired,
+}
+
+impl Stage {
+    /// The pages stay as they are.
+    pub(super) fn is_quiet(self) -> bool {
+        matches!(self, Stage::Complete | Stage::Retired)
+    }
+
+    /// The receiver has come to the file.
+    pub(super) fn is_entered(self) -> bool {
+        matches!(self, Stage::Entering | Stage::Entered)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Pages {
     /// Where this incarnation began.
@@ -34,15 +61,8 @@ pub(super) struct Pages {
     pub(super) rounds_without: u32,
     /// The limit is not raised any more: the file is filled once, or is about to be sealed.
     pub(super) frozen: bool,
-    /// The receiver has come to this file, so the counts of a clean checkpoint would not last.
-    pub(super) entered: bool,
-    /// Its coming was stored, and is not durable yet.
-    pub(super) entering: bool,
-    /// The pages stay as they are: the file is complete, and the receiver has not come to it; or it is drained, and
-    /// somebody else may write them.
-    pub(super) quiet: bool,
-    /// The file is drained, and may be gone, or be used anew.
-    pub(super) retired: bool,
+    /// What they are used for.
+    pub(super) stage: Stage,
 }
 
 /// The head of a checkpoint behind which recovery would look for frames that must be there.
@@ -80,10 +100,7 @@ impl Pages {
             scanned,
             rounds_without: 0,
             frozen,
-            entered: false,
-            entering: false,
-            quiet: false,
-            retired: false,
+            stage: Stage::Live,
         }
     }
 

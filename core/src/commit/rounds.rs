@@ -106,7 +106,7 @@ impl<M: Memory> Log<M> {
         // says after a failed sync is not to be believed.
         let turn = if self.has_status(POISONED) {
             Turn::Failed
-        } else if self.reached(goal) || self.pages.lock().quiet {
+        } else if self.reached(goal) || self.pages.lock().stage.is_quiet() {
             Turn::Reached
         } else {
             return Some(Turn::Lead(role));
@@ -135,7 +135,7 @@ impl<M: Memory> Log<M> {
     pub fn would_commit(&self) -> bool {
         let pages = self.pages.lock();
         // Nothing more is committed in a file that is quiet, and one that is retired may be gone: look no further.
-        if pages.quiet {
+        if pages.stage.is_quiet() {
             return true;
         }
         let frontier = self.frontier(&pages);
@@ -183,7 +183,7 @@ impl<M: Memory> Log<M> {
             pages.sync_begins();
             // Sealed and whole; in a synced mode most of it is clean.
             let is_whole = self.ring.end() == Some(target);
-            let is_cold = is_whole && !pages.entered && !self.is_synced_mode();
+            let is_cold = is_whole && !pages.stage.is_entered() && !self.is_synced_mode();
             (target, claims, stored, is_cold)
         };
         if is_cold {
@@ -284,7 +284,7 @@ impl<M: Memory> Log<M> {
         tail: u64,
         clean: bool,
     ) -> Checkpoint {
-        if pages.quiet {
+        if pages.stage.is_quiet() {
             return *pages.newest();
         }
         let names_commit = clean || pages.names_commit || pages.frozen || self.is_synced_mode();
@@ -377,7 +377,7 @@ impl<M: Memory> Log<M> {
             let is_recorded = pages.acknowledged == acknowledged
                 && recorded.head >= self.ring.head()
                 && recorded.commit >= self.commit();
-            if is_recorded || pages.quiet {
+            if is_recorded || pages.stage.is_quiet() {
                 return Ok(());
             }
         }

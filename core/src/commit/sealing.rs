@@ -2,6 +2,7 @@
 
 use super::housekeeper::{AHEAD, TIDY};
 use super::log::{Goal, Lead, Log};
+use super::pages::Stage;
 use super::shared::POISONED;
 use crate::format::checkpoint::CHECKPOINT_LEN;
 use crate::planted::planted;
@@ -156,25 +157,28 @@ impl<M: Memory> Log<M> {
             // There is nothing to count. It may be retired already, and gone: a store would need a block again.
             return Ok(());
         }
-        pages.entered = true;
-        if pages.retired {
+        if pages.stage == Stage::Retired {
             // Nothing was in it, and it is gone.
             return Ok(());
         }
-        pages.quiet = false;
-        if pages.newest().clean || pages.entering {
-            // A page that a failed sync may have torn is not followed by another one, nor by deliveries.
-            self.shared.check()?;
-            pages.entering = true;
-            if pages.newest().clean {
-                let (head, tail) = (pages.newest().head, pages.newest().tail);
-                self.store_checkpoint(&mut pages, head, tail, false);
-            }
-            drop(pages);
-            if !planted!("counts_vouched_for_when_entered") {
-                self.sync_checkpoints()?;
-            }
-            self.pages.lock().entering = false;
+        if !pages.newest().clean && pages.stage != Stage::Entering {
+            pages.stage = Stage::Entered;
+            return Ok(());
+        }
+        pages.stage = Stage::Entering;
+        // A page that a failed sync may have torn is not followed by another one, nor by deliveries.
+        self.shared.check()?;
+        if pages.newest().clean {
+            let (head, tail) = (pages.newest().head, pages.newest().tail);
+            self.store_checkpoint(&mut pages, head, tail, false);
+        }
+        drop(pages);
+        if !planted!("counts_vouched_for_when_entered") {
+            self.sync_checkpoints()?;
+        }
+        let mut pages = self.pages.lock();
+        if pages.stage == Stage::Entering {
+            pages.stage = Stage::Entered;
         }
         Ok(())
     }
@@ -188,17 +192,17 @@ impl<M: Memory> Log<M> {
         };
         {
             let mut pages = self.pages.lock();
-            if pages.entered || pages.quiet {
+            if pages.stage != Stage::Live {
                 return Ok(false);
             }
             // Without real syncs it could outlive what it vouches for.
             if cfg!(feature = "fsync") {
                 self.store_checkpoint(&mut pages, self.ring.head(), self.ring.tail(), true);
             }
-            pages.quiet = true;
+            pages.stage = Stage::Complete;
         }
         self.sync_in_role()?;
-        Ok(!self.pages.lock().entered)
+        Ok(self.pages.lock().stage == Stage::Complete)
     }
 
     /// Ends the use of a drained file: a checkpoint says so, durably, and from then on nobody writes to it through this log.
@@ -216,13 +220,15 @@ impl<M: Memory> Log<M> {
             let mut pages = self.pages.lock();
             let (head, tail) = (self.ring.head(), self.ring.tail());
             // One that was made complete, and in which nothing is, has the head of that time in its pages.
-            pages.quiet &= planted!("complete_file_retired_as_it_is");
+            if !planted!("complete_file_retired_as_it_is") {
+                pages.stage = Stage::Live;
+            }
             // Once: a power cut could tear two that no sync parts.
-            for _ in 0..planted!("drained_told_twice_at_once", 2, 1) {
+            self.store_checkpoint(&mut pages, head, tail, true);
+            if planted!("drained_told_twice_at_once") {
                 self.store_checkpoint(&mut pages, head, tail, true);
             }
-            pages.quiet = true;
-            pages.retired = true;
+            pages.stage = Stage::Retired;
         }
         if planted!("drained_not_synced") {
             return Ok(());

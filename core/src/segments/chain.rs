@@ -1,6 +1,8 @@
 //! The chain: which files there are, which of them is sent into, which comes next for the receiver.
 
-use super::{Files, Growth, Prepared};
+use super::files::{Files, Prepared};
+use super::growth::Growth;
+use super::lifecycle::{Event, SegmentState};
 use crate::commit::housekeeper::TIDY;
 use crate::commit::{Failure, Log, LogSetup, Mode, SendFailure, Shared, Wait};
 use crate::format::frame::{frame_len, payload_len};
@@ -21,16 +23,33 @@ pub struct Entry<F: Files> {
     pub capacity: u64,
     /// Position behind its last frame, if another file is linked behind it, or it is filled once.
     pub end: Option<u64>,
-    /// `None`: it is complete, and the receiver has not come to it.
+    /// `None`: it is [parked](SegmentState::Parked).
     pub log: Option<LogOf<F>>,
-    /// The receiver has come to it.
-    pub entered: bool,
-    /// It has, and why the file could not be opened: it may be as if it had not been closed.
+    /// Where it is in its life cycle.
+    pub state: SegmentState,
+    /// Why the file could not be opened when the receiver came to it: it may be as if it had not been closed.
     pub unopened: Option<Failure>,
-    /// The housekeeper has nothing more to do for it until it is drained.
-    pub settled: bool,
     /// What an earlier incarnation sent into it, which is read as recovery reads.
     pub backlog: Option<BacklogRange>,
+}
+
+impl<F: Files> Entry<F> {
+    /// Something happens to the file. What the table does not have does not happen: it changes nothing.
+    pub(super) fn apply(&mut self, event: Event) {
+        let next = self.state.after(event);
+        debug_assert!(next.is_some(), "{event:?} in {:?}", self.state);
+        self.state = next.unwrap_or(self.state);
+        if self.state == SegmentState::Parked {
+            self.log = None;
+        }
+    }
+
+    /// The receiver comes to it; perhaps again, where the last attempt failed.
+    fn enter(&mut self) {
+        if !self.state.is_entered() {
+            self.apply(Event::Enter);
+        }
+    }
 }
 
 /// What an earlier incarnation left in a file.
@@ -67,13 +86,16 @@ pub(super) struct State<F: Files> {
     pub(super) next_number: u64,
     /// Bytes of all files, the ring included.
     pub(super) bytes: u64,
-    /// The ring is drained, and out of the chain.
-    pub(super) ring_is_free: bool,
     /// Why the channel does not grow any more: the code of the system, or what there is.
     pub(super) broken: Option<(Option<i32>, io::ErrorKind)>,
 }
 
 impl<F: Files> State<F> {
+    /// The ring is drained, and out of the chain.
+    pub(super) fn ring_is_out(&self) -> bool {
+        self.entries.iter().all(|entry| entry.number != 0)
+    }
+
     /// Index of the file that is sent into.
     pub(super) fn active(&self) -> usize {
         let last = self.entries.len() - 1;
@@ -145,7 +167,6 @@ impl<F: Files> Chain<F> {
             entries: entries.into(),
             next_number,
             bytes,
-            ring_is_free: !has_ring,
             broken: None,
         };
         let first = state.entries[state.active()].log.clone();
@@ -320,7 +341,7 @@ impl<F: Files> Chain<F> {
             let index = log.and_then(|log| state.index_of(log));
             let entry = &mut state.entries[index.map_or(0, |index| index + 1)];
             if let Some(log) = entry.log.clone() {
-                entry.entered = true;
+                entry.enter();
                 let backlog = entry.backlog;
                 drop(state);
                 log.enter()?;
@@ -340,7 +361,8 @@ impl<F: Files> Chain<F> {
         let backlog = BacklogRange::in_start(&prepared.start);
         let log = Self::log_of(&self.shared, prepared, self.growth.as_ref(), None);
         log.close_end();
-        (entry.log, entry.entered) = (Some(Arc::clone(&log)), true);
+        entry.enter();
+        entry.log = Some(Arc::clone(&log));
         drop(state);
         log.enter()?;
         Ok(Next { log, backlog })

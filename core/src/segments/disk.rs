@@ -1,6 +1,6 @@
 //! The files of a channel as recovery knows them: their headers, over any directory.
 
-use super::{Files, Prepared};
+use super::files::{Files, Prepared};
 use crate::error::Error;
 use crate::format::identity::{Identity, VERSION_OVERFLOW};
 use crate::planted::planted;
@@ -158,10 +158,10 @@ impl<D: Directory> Files for Disk<D> {
             // The file before goes on, maybe beyond the end that this one tells.
             Some(_) => {
                 self.directory.remove(number)?;
-                match planted!("unmade_name_may_come_back") {
-                    true => Ok(()),
-                    false => self.directory.sync_directory(),
+                if planted!("unmade_name_may_come_back") {
+                    return Ok(());
                 }
+                self.directory.sync_directory()
             }
             None => Ok(()),
         }

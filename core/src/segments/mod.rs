@@ -1,101 +1,21 @@
-//! The further files of an unbounded channel: a chain, each file of it a whole log of its own.
+//! The files of an unbounded channel: a chain of the ring and the segments behind it, each a whole log of its own.
 //!
-//! The argument, the invariants C1 to C7 and the crash sites are in `docs/overflow.md`. [`chain`] knows which files
-//! there are, and hands sends and reads on from one to the next; [`grow`] links the next one; [`tidy`] completes,
-//! retires and removes those before. What a file is, is the business of [`Files`]: all of this runs under loom, over
-//! memories without files.
+//! The argument, the invariants C1 to C7 and the crash sites are in `docs/segments.md`; the states of a file are a table in
+//! [`lifecycle`]. `chain` knows which files there are, and hands sends and reads on from one to the next; `link` links the next
+//! one; `tidy` completes, retires and removes those before. What a file is, is the business of [`Files`]: all of this runs under
+//! loom, over memories without files.
 
 mod chain;
 pub mod disk;
-mod grow;
+mod files;
+mod growth;
+pub mod lifecycle;
+mod link;
 mod named;
 pub mod open;
 mod tidy;
 
 pub use chain::{BacklogRange, Chain, CurrentSegment, Entry, LogOf, Next};
-pub use grow::Growth;
+pub use files::{Files, Prepared, SingleFile};
+pub use growth::Growth;
 pub use named::NamedFiles;
-
-use crate::format::checkpoint::Checkpoint;
-use crate::ring::{Layout, Start};
-use crate::storage::Memory;
-use std::io;
-use std::marker::PhantomData;
-
-/// A file that is ready for its incarnation.
-#[derive(Debug)]
-pub struct Prepared<M> {
-    pub memory: M,
-    pub layout: Layout,
-    pub start: Start,
-    /// What both checkpoint pages hold, durably.
-    pub stored: [Checkpoint; 2],
-}
-
-/// Makes, opens and removes files. Number 0 is the ring.
-pub trait Files: std::fmt::Debug + Send + Sync + 'static {
-    type Memory: Memory;
-
-    /// Makes overflow file `number`: named, durable, whole, all blocks its own. `follows` is where the file before it
-    /// ends. `AlreadyExists`: the name is somebody else's.
-    fn make(
-        &self,
-        number: u64,
-        start: u64,
-        follows: u64,
-        capacity: u64,
-    ) -> io::Result<Prepared<Self::Memory>>;
-
-    /// Sees to it that nothing of a file that could not be made is there, durably.
-    fn unmake(&self, number: u64) -> io::Result<()>;
-
-    /// Opens a complete file again, which ends at `end`.
-    fn reopen(&self, number: u64, end: u64) -> io::Result<Prepared<Self::Memory>>;
-
-    /// Lets the drained ring begin anew, durably.
-    fn restart(&self, position: u64) -> io::Result<Prepared<Self::Memory>>;
-
-    /// Removes an overflow file, and gives its space back.
-    fn remove(&self, number: u64) -> io::Result<()>;
-
-    /// Makes removals durable.
-    fn sync_directory(&self) -> io::Result<()>;
-}
-
-/// No files but the one that is there: for channels that do not grow, in tests.
-#[derive(Debug)]
-pub struct SingleFile<M>(PhantomData<fn() -> M>);
-
-impl<M> SingleFile<M> {
-    pub fn new() -> Self {
-        SingleFile(PhantomData)
-    }
-}
-
-impl<M: Memory> Files for SingleFile<M> {
-    type Memory = M;
-
-    fn make(&self, _: u64, _: u64, _: u64, _: u64) -> io::Result<Prepared<M>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn unmake(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn reopen(&self, _: u64, _: u64) -> io::Result<Prepared<M>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn restart(&self, _: u64) -> io::Result<Prepared<M>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        Ok(())
-    }
-}

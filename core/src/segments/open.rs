@@ -1,7 +1,10 @@
 //! Which files belong to a channel, in which order, and what is in them: the recovery of a chain.
 
+use super::chain::{BacklogRange, Chain, Entry};
 use super::disk::{Directory, Disk};
-use super::{BacklogRange, Chain, Entry, Files, Growth, Prepared};
+use super::files::{Files, Prepared};
+use super::growth::Growth;
+use super::lifecycle::SegmentState;
 use crate::commit::Shared;
 use crate::error::{Error, Mismatch};
 use crate::format::HEADER_LEN;
@@ -143,18 +146,13 @@ impl<D: Directory> Disk<D> {
             last_number,
         };
         // C5: from the front alone. What lies behind one that is not drained tells where that one ends.
-        while plan.members.len() > 1 && plan.members[0].is_drained() {
+        while let Some(at) = plan.first_drained() {
             // A drained ring is no part of the chain; without it the last file is, drained or not.
             let ring_is_last = plan.members.len() == 2 && plan.members[1].number() == 0;
-            let index = usize::from(ring_is_last && plan.members[1].is_drained());
+            let index = at + usize::from(ring_is_last && plan.members[1].is_drained());
             let identity = &plan.members[index].identity;
             plan.drained.push((identity.number, identity.capacity));
             plan.leave_out(index);
-        }
-        if planted!("drained_taken_out_of_the_middle") {
-            while let Some(index) = plan.members.iter().position(Member::is_drained) {
-                plan.leave_out(index);
-            }
         }
         Ok(plan)
     }
@@ -314,9 +312,8 @@ impl<D: Directory> Disk<D> {
                     capacity,
                     end,
                     log: None,
-                    entered: false,
+                    state: SegmentState::Parked,
                     unopened: None,
-                    settled: true,
                     backlog: None,
                 });
                 continue;
@@ -339,9 +336,8 @@ impl<D: Directory> Disk<D> {
                 capacity,
                 end,
                 log: Some(log),
-                entered: false,
+                state: SegmentState::Filling,
                 unopened: None,
-                settled: false,
                 backlog,
             });
         }
@@ -362,6 +358,16 @@ impl<D: Directory> Disk<D> {
 }
 
 impl Plan {
+    /// Index of a drained file at the front, behind which another one lies.
+    fn first_drained(&self) -> Option<usize> {
+        let is_front = self.members.len() > 1 && self.members[0].is_drained();
+        planted!(
+            "drained_taken_out_of_the_middle",
+            self.members.iter().position(Member::is_drained),
+            is_front.then_some(0)
+        )
+    }
+
     fn leave_out(&mut self, index: usize) {
         let number = self.members.remove(index).number();
         // The ring stays where it is, free.
@@ -389,9 +395,8 @@ pub fn created<F: Files>(
         capacity,
         end: None,
         log: Some(log),
-        entered: false,
+        state: SegmentState::Filling,
         unopened: None,
-        settled: false,
         backlog,
     };
     Chain::new(files, shared, vec![entry], growth, HEADER_LEN + capacity, 1)

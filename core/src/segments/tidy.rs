@@ -1,6 +1,8 @@
 //! What the keeper does: files that are sealed are made complete, those that are drained are removed.
 
-use super::{Chain, Files};
+use super::chain::Chain;
+use super::files::Files;
+use super::lifecycle::Event;
 use crate::commit::Log;
 use crate::commit::housekeeper::{AHEAD, TIDY};
 use crate::format::HEADER_LEN;
@@ -45,7 +47,7 @@ impl<F: Files> Chain<F> {
         loop {
             let retired = self.retire_first(self.shared.receiver_is_gone())?;
             let completed = self.complete_one()?;
-            if self.state.lock().ring_is_free {
+            if self.state.lock().ring_is_out() {
                 // It needs no space: it comes next, whenever that is. An error is left to whoever needs it.
                 self.link_behind(&self.active(), 0).ok();
             }
@@ -66,7 +68,7 @@ impl<F: Files> Chain<F> {
             match (&first.log, next) {
                 (Some(log), Some(next))
                     if first.number > 0
-                        || next.entered
+                        || next.state.is_entered()
                         || receiver_is_gone
                         || planted!("ring_retired_under_the_receiver") =>
                 {
@@ -81,17 +83,18 @@ impl<F: Files> Chain<F> {
         if !planted!("removed_before_drained_is_durable") {
             log.retire()?;
         }
-        let gone = self.state.lock().entries.pop_front();
+        let Some(mut retired) = self.state.lock().entries.pop_front() else {
+            return Ok(false);
+        };
+        retired.apply(Event::Retire);
         if number == 0 {
-            self.state.lock().ring_is_free = true;
             self.shared.set_ring_is_next(true);
             return Ok(true);
         }
         // One that cannot be removed is drained: the next open removes it.
-        if self.files.remove(number).is_ok()
-            && let Some(gone) = gone
-        {
-            self.state.lock().bytes -= HEADER_LEN + gone.capacity;
+        if self.files.remove(number).is_ok() {
+            retired.apply(Event::Remove);
+            self.state.lock().bytes -= HEADER_LEN + retired.capacity;
         }
         Ok(true)
     }
@@ -106,9 +109,9 @@ impl<F: Files> Chain<F> {
             let mut state = self.state.lock();
             if let Some(index) = state.index_of(&log) {
                 let entry = &mut state.entries[index];
-                entry.settled = true;
-                if may_go && !is_near && !entry.entered {
-                    entry.log = None;
+                entry.apply(Event::Complete);
+                if may_go && !is_near && !entry.state.is_entered() {
+                    entry.apply(Event::Park);
                 }
             }
         }
@@ -122,15 +125,15 @@ impl<F: Files> Chain<F> {
         let is_synced = self.shared.is_synced_mode();
         let active = state.active();
         for index in 0..active {
-            let is_near = index == 0 || state.entries[index - 1].entered;
+            let is_near = index == 0 || state.entries[index - 1].state.is_entered();
             let entry = &mut state.entries[index];
             let Some(log) = &entry.log else { continue };
-            if entry.settled || !log.ring().is_sealed() {
+            if !entry.state.is_to_complete() || !log.ring().is_sealed() {
                 continue;
             }
             if is_near && !is_synced {
                 // Nothing is promised, and it will soon be gone.
-                entry.settled = true;
+                entry.apply(Event::Complete);
                 continue;
             }
             return Some((Arc::clone(log), is_near));
@@ -176,8 +179,9 @@ impl<F: Files> Chain<F> {
         };
         match unused {
             // The ring that began anew and was not used is found to be so.
-            Some(entry) if entry.number > 0 => {
+            Some(mut entry) if entry.number > 0 => {
                 self.files.remove(entry.number)?;
+                entry.apply(Event::Drop);
                 self.files.sync_directory()
             }
             _ => Ok(()),

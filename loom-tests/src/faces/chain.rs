@@ -10,6 +10,7 @@ use walchan_core::format::checkpoint::Checkpoint;
 use walchan_core::format::frame;
 use walchan_core::format::frame::frame_len;
 use walchan_core::ring::{Reader, Received as LogReceived};
+use walchan_core::segments::lifecycle::SegmentState;
 use walchan_core::segments::{Chain as RealChain, CurrentSegment, Entry, Growth, Next, Prepared};
 use walchan_core::sync::Arc;
 
@@ -133,9 +134,8 @@ impl Chain {
             capacity,
             end: once.then_some(start + capacity),
             log: Some(log),
-            entered: false,
+            state: SegmentState::Filling,
             unopened: None,
-            settled: false,
             backlog: None,
         };
         let chain = RealChain::new(files, shared, vec![entry], Some(growth), 0, next_number);

@@ -1,6 +1,8 @@
 //! Linking the next file: a new one, or the ring again.
 
-use super::{Chain, Entry, Files, Prepared};
+use super::chain::{Chain, Entry};
+use super::files::{Files, Prepared};
+use super::lifecycle::{Event, SegmentState};
 use crate::commit::{Log, SendFailure};
 use crate::format::frame::{FRAME_HEADER_LEN, PAYLOAD_LEN_MAX};
 use crate::format::{HEADER_LEN, POSITION_MAX};
@@ -8,55 +10,8 @@ use crate::ring::Layout;
 use crate::sync::Arc;
 use std::io;
 
-/// How a channel grows.
-#[derive(Clone, Copy, Debug)]
-pub struct Growth {
-    /// Bytes of the ring.
-    pub ring_capacity: u64,
-    /// Bytes of the smallest and of the largest overflow file; powers of two. A large message gets a larger one.
-    pub capacity_min: u64,
-    pub capacity_max: u64,
-    /// All files together are not larger; `None`: no limit.
-    pub bytes_max: Option<u64>,
-}
-
 /// What is tried when the name of a file is somebody else's.
 const NUMBERS_TRIED: u64 = 1000;
-
-impl Growth {
-    /// The keeper is told when less than so many bytes are left in a file: in time to make the next one, but for the ring
-    /// not before it is likely to be needed.
-    pub(super) fn ahead(&self, layout: &Layout) -> u64 {
-        if layout.once {
-            layout.capacity / 4 * 3
-        } else {
-            layout.capacity / 4
-        }
-    }
-
-    /// The largest capacity that ever fits beside the ring.
-    fn capacity_limit(&self) -> u64 {
-        let Some(max) = self.bytes_max else {
-            return u64::MAX;
-        };
-        let left = max.saturating_sub(2 * HEADER_LEN + self.ring_capacity);
-        if left < self.capacity_min {
-            return 0;
-        }
-        1 << left.ilog2()
-    }
-
-    /// Capacity of the next file, behind one of `before` bytes (0: the ring), for a frame, if `left` bytes may be used.
-    fn capacity(&self, before: u64, frame_len: u64, left: u64) -> Option<u64> {
-        let grown = (before * 2).clamp(self.capacity_min, self.capacity_max);
-        // Twice the frame: others may come first.
-        let wanted = grown.max((frame_len * 2).next_power_of_two());
-        let room = left.checked_sub(HEADER_LEN)?;
-        let fits = 1u64.checked_shl(room.checked_ilog2()?)?;
-        let capacity = wanted.min(fits);
-        (capacity >= self.capacity_min.max(frame_len)).then_some(capacity)
-    }
-}
 
 impl<F: Files> Chain<F> {
     /// The largest payload that the channel carries.
@@ -167,17 +122,18 @@ impl<F: Files> Chain<F> {
                     self.shared.set_ring_is_next(false);
                 }
             }
-            state.entries.push_back(Entry {
+            let mut entry = Entry {
                 number,
                 start,
                 capacity,
                 end: once.then_some(start + capacity),
                 log: Some(next),
-                entered: false,
+                state: SegmentState::Out,
                 unopened: None,
-                settled: false,
                 backlog: None,
-            });
+            };
+            entry.apply(Event::Link);
+            state.entries.push_back(entry);
         }
         // C1: behind it.
         log.show_end();
@@ -212,7 +168,7 @@ impl<F: Files> Chain<F> {
                 let error = code.map_or_else(|| kind.into(), io::Error::from_raw_os_error);
                 return Err(SendFailure::Io(error));
             }
-            state.ring_is_free
+            state.ring_is_out()
         };
         if ring_is_free && frame_len <= ring.frame_len_max() {
             let start = behind(growth.ring_capacity)?;
@@ -221,7 +177,6 @@ impl<F: Files> Chain<F> {
                 self.shared.poison(error);
             });
             let prepared = prepared.map_err(SendFailure::Io)?;
-            self.state.lock().ring_is_free = false;
             return Ok((0, prepared));
         }
         let (before, left, mut number) = {
