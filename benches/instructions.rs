@@ -26,7 +26,7 @@ fn options() -> Options {
 }
 
 fn values<C: Codec<[u64; 8]>>(path: &Path, count: u64, received: bool) -> u64 {
-    let channel = walchan::sync_channel_with_codec::<[u64; 8], C>(path, BOUND, options());
+    let channel = options().codec_sync_channel::<[u64; 8], C>(path, BOUND);
     let (tx, rx) = channel.unwrap();
     let rx = rx.with_options(LATE);
     let mut sum = 0;
@@ -54,7 +54,7 @@ fn main() {
         #[cfg(feature = "bytemuck")]
         "plain" => sum += values::<walchan::Plain>(&path, count, received),
         "bytes" => {
-            let channel = walchan::bytes_sync_channel_with_options(&path, BOUND, options());
+            let channel = options().bytes_sync_channel(&path, BOUND);
             let (tx, rx) = channel.unwrap();
             let rx = rx.with_options(LATE);
             let payload = [7; 64];

@@ -63,7 +63,7 @@ fn bytes(path: &Path, len: usize, time: Duration) -> f64 {
         ring_bytes: Some(64 << 20),
         ..Options::default()
     };
-    let (tx, rx) = walchan::bytes_sync_channel_with_options(path, 1 << 16, options).unwrap();
+    let (tx, rx) = options.bytes_sync_channel(path, 1 << 16).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let sender = std::thread::spawn(move || {

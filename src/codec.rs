@@ -4,7 +4,6 @@
 //! than a message of its size could hold is an error, not an allocation. Bytes that are left over
 //! are an error too. User code that panics while it decodes gives an error.
 
-use crate::error::CodecError;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
 use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
@@ -12,14 +11,40 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::Any;
 use std::cell::Cell;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use walchan_core::planted::planted;
+
+/// Why a value could not be turned into bytes, or bytes into a value.
+///
+/// ```
+/// use walchan::SendErrorKind;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, _rx) = walchan::channel::<std::path::PathBuf>(dir.path().join("queue"))?;
+/// # use std::os::unix::ffi::OsStringExt;
+/// let not_utf8 = std::ffi::OsString::from_vec(vec![0xff]).into();
+/// let error = tx.send(not_utf8).unwrap_err();
+/// let SendErrorKind::Encode(cause) = error.kind else { panic!() };
+/// println!("{cause}");
+/// # Ok::<(), walchan::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CodecError(String);
+
+impl CodecError {
+    /// For a [`Codec`](crate::Codec) of one's own: an error with a text, or that of another error.
+    pub fn new(reason: impl fmt::Display) -> Self {
+        CodecError(reason.to_string())
+    }
+}
 
 /// How messages become bytes, and bytes messages.
 ///
 /// [`Bincode`] is the default, for all that serde knows. Another one is named where the channel is opened, as in
-/// [`channel_with_codec`](crate::channel_with_codec), and from then on is a part of the types of its handles. The file keeps
-/// [`Codec::ID`], and is not opened with a codec that has another one.
+/// [`Options::codec_channel`](crate::Options::codec_channel), and from then on is a part of the types of its handles.
+/// The file keeps [`Codec::ID`], and is not opened with a codec that has another one.
 ///
 /// ```
 /// use walchan::{Codec, CodecError, Options};
@@ -43,7 +68,7 @@ use walchan_core::planted::planted;
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let path = dir.path().join("queue");
-/// let (tx, rx) = walchan::channel_with_codec::<u64, Text>(&path, Options::default())?;
+/// let (tx, rx) = Options::default().codec_channel::<u64, Text>(&path)?;
 /// tx.send(17).unwrap();
 /// assert_eq!(rx.recv().unwrap(), 17);
 /// # Ok::<(), walchan::Error>(())
@@ -68,9 +93,8 @@ pub trait Codec<T>: 'static {
     /// The receive fails with [`RecvError::Undecodable`](crate::RecvError::Undecodable). So it does after a panic.
     fn decode(payload: &[u8]) -> Result<T, CodecError>;
 
-    /// The payload of a value that is stored as it lies in memory: then `encode` is not asked, and its bytes are copied once (128 of them or
-    /// fewer twice, which is faster). `None`,
-    /// as it is unless a codec says otherwise: it is to be encoded.
+    /// The payload of a value that is stored as it lies in memory: then `encode` is not asked, and its bytes are
+    /// copied once (128 of them or fewer twice, which is faster). `None`, the default: it is to be encoded.
     #[inline]
     fn bytes_of(_value: &T) -> Option<&[u8]> {
         None
@@ -124,12 +148,12 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
     }
 }
 
-/// Values that are no more than their bytes, as they lie in memory: the codec for small structs of numbers, of which encoding
-/// and decoding would take longer than sending them.
+/// Values that are no more than their bytes, as they lie in memory: the codec for small structs of numbers, of
+/// which encoding and decoding would take longer than sending them.
 ///
-/// With the feature `bytemuck`, for all that is [`bytemuck::Pod`]. The file is one of this byte order: processors with another one do not
-/// open it. A payload of another length than the type's is an error, and nothing else is looked at; a type that changes and keeps its length
-/// needs another [`Options::schema`](crate::Options::schema).
+/// With the feature `bytemuck`, for all that is [`bytemuck::Pod`]. The file is one of this byte order: processors
+/// with another one do not open it. A payload of another length than the type's is an error, and nothing else is
+/// looked at; a type that changes and keeps its length needs another [`Options::schema`](crate::Options::schema).
 ///
 /// ```
 /// use walchan::{Options, Plain};
@@ -143,7 +167,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let path = dir.path().join("queue");
-/// let (tx, rx) = walchan::channel_with_codec::<Sample, Plain>(&path, Options::default())?;
+/// let (tx, rx) = Options::default().codec_channel::<Sample, Plain>(&path)?;
 /// tx.send(Sample { at: 1, value: 0.5 }).unwrap();
 /// assert_eq!(rx.recv().unwrap().value, 0.5);
 /// # Ok::<(), walchan::Error>(())
@@ -282,11 +306,11 @@ fn panicked(panic: &(dyn Any + Send)) -> CodecError {
 #[inline]
 fn decode_limited<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
     if planted!("no_decode_limit") {
-        decode_with::<T, { 1 << 62 }>(payload)
-    } else if payload.len() <= 16 << 10 {
-        decode_with::<T, { 64 << 10 }>(payload)
-    } else {
-        decode_large(payload)
+        return decode_with::<T, { 1 << 62 }>(payload);
+    }
+    match payload.len() {
+        0..=0x4000 => decode_with::<T, { 64 << 10 }>(payload),
+        _ => decode_large(payload),
     }
 }
 

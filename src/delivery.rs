@@ -1,6 +1,7 @@
 //! A message in the hands of the receiver, until it is acknowledged.
 
 use crate::error::Error;
+use crate::message::Deliverable;
 use crate::message_id::MessageId;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -13,7 +14,7 @@ use walchan_core::storage::lease::Lease;
 /// What settles a delivery when it is gone, and keeps the channel open until then.
 pub(crate) struct Receipt {
     channel: Lease<Arc<Channel<OnDisk>>>,
-    held: InFlight<OnDisk>,
+    message: InFlight<OnDisk>,
     /// Leave the message as it is.
     leave: bool,
 }
@@ -22,21 +23,21 @@ impl Drop for Receipt {
     #[inline(never)]
     fn drop(&mut self) {
         if self.leave {
-            // The next life delivers it.
+            // The next open delivers it.
         } else if std::thread::panicking() && !planted!("ack_on_panic") {
-            self.channel.shared().give_back(self.held.position);
+            self.channel.shared().give_back(self.message.position);
         } else {
-            self.channel.acknowledge(&self.held);
+            self.channel.acknowledge(&self.message);
         }
     }
 }
 
 impl Receipt {
-    #[inline]
-    pub(crate) fn new(channel: Lease<Arc<Channel<OnDisk>>>, held: InFlight<OnDisk>) -> Self {
+    #[inline(always)]
+    pub(crate) fn new(channel: Lease<Arc<Channel<OnDisk>>>, message: InFlight<OnDisk>) -> Self {
         Receipt {
             channel,
-            held,
+            message,
             leave: false,
         }
     }
@@ -48,32 +49,36 @@ impl Receipt {
     /// Whether the thread is panicking or not; tells whether the channel still works.
     pub(crate) fn acknowledge(self) -> Result<(), Error> {
         let channel = Arc::clone(&self.channel);
-        channel.acknowledge(&self.held);
+        channel.acknowledge(&self.message);
         self.leave();
         Ok(channel.shared().check()?)
     }
 
     pub(crate) fn id(&self) -> MessageId {
-        MessageId::new(self.held.position, self.channel.tag(&self.held))
+        MessageId::new(self.message.position, self.channel.tag(&self.message))
     }
 
     pub(crate) fn deliveries(&self) -> u32 {
-        self.held.deliveries as u32
+        self.message.deliveries as u32
     }
 }
 
 /// A received message.
 ///
 /// Dropping it acknowledges the message: it is done, and will not come back. In a panicking thread dropping
-/// does the opposite: the message comes back, as the next one. Until one or the other, the
-/// message counts as unacknowledged, and another life of the channel would deliver it again.
+/// does the opposite: the message comes back, as the next one. Until one or the other the message counts as
+/// unacknowledged: if the process ends before that, the next open delivers it again.
 ///
 /// Deliveries may be held, moved to other threads, and dropped in any order. Each keeps the channel
 /// open; one that is forgotten (`std::mem::forget`) keeps its file locked until the process ends. Settling
 /// a delivery waits for no sync, unless it is the last thing that kept the channel open: then the
-/// channel closes, which syncs the file. (It stores to a mapped page, for which, as for any, the kernel may have to wait.)
+/// channel closes, which syncs the file. (It stores to a mapped page, for which, as for any, the kernel may have to
+/// wait.)
 ///
 /// What is not named as a method here is an associated function, so that it cannot hide a method of `T`.
+///
+/// That of a channel of bytes, a `Delivery<[u8]>`, borrows them from the channel's file, and keeps the mapping there until it
+/// is dropped. The bytes do not change, as long as no other program writes to the file.
 ///
 /// ```
 /// use walchan::Delivery;
@@ -88,15 +93,32 @@ impl Receipt {
 /// drop(delivery); // acknowledged
 /// # Ok::<(), walchan::Error>(())
 /// ```
-pub struct Delivery<T> {
-    value: T,
+pub struct Delivery<T: ?Sized + Deliverable> {
+    message: T::Kept,
     receipt: Receipt,
 }
 
-impl<T> Delivery<T> {
-    #[inline]
-    pub(crate) fn new(value: T, receipt: Receipt) -> Self {
-        Delivery { value, receipt }
+/// Received bytes, in the channel's file: borrowed until this is dropped, which acknowledges them.
+///
+/// ```
+/// use walchan::{BytesDelivery, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = Options::default().bytes_channel(dir.path().join("queue"))?;
+/// tx.send(b"work").unwrap();
+/// let delivery: BytesDelivery = rx.recv().unwrap();
+/// assert_eq!(delivery.len(), 4);
+/// assert_eq!(BytesDelivery::deliveries(&delivery), 1);
+/// println!("{}", BytesDelivery::id(&delivery));
+/// drop(delivery); // acknowledged
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub type BytesDelivery = Delivery<[u8]>;
+
+impl<T: ?Sized + Deliverable> Delivery<T> {
+    #[inline(always)]
+    pub(crate) fn new(message: T::Kept, receipt: Receipt) -> Self {
+        Delivery { message, receipt }
     }
 
     /// The message.
@@ -112,26 +134,9 @@ impl<T> Delivery<T> {
     /// assert_eq!(delivery.into_inner(), 2); // acknowledged
     /// # Ok::<(), walchan::Error>(())
     /// ```
+    #[inline]
     pub fn get(&self) -> &T {
-        &self.value
-    }
-
-    /// The message, to be changed. The file keeps what was sent.
-    pub fn get_mut(&mut self) -> &mut T {
-        &mut self.value
-    }
-
-    /// Acknowledges, and gives the message.
-    pub fn into_inner(self) -> T {
-        self.value
-    }
-
-    /// A copy of the message; nothing is acknowledged.
-    pub fn copied(&self) -> T
-    where
-        T: Copy,
-    {
-        self.value
+        T::get(&self.message)
     }
 
     /// Acknowledges, as dropping does in any thread that is not panicking, and tells whether the channel still
@@ -150,13 +155,13 @@ impl<T> Delivery<T> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn ack(delivery: Self) -> Result<(), Error> {
-        let Delivery { value, receipt } = delivery;
+        let Delivery { message, receipt } = delivery;
         // First: if its drop panics, the message is not done.
-        drop(value);
+        drop(message);
         receipt.acknowledge()
     }
 
-    /// Leaves the message as it is: this life does not deliver it again, the next one does.
+    /// Leaves the message as it is: it is not delivered again before the channel is opened again, and then it is.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -192,45 +197,80 @@ impl<T> Delivery<T> {
 
     /// How often the message has been delivered, this time included; 14 stands for that many or more. A power
     /// cut may take back what was counted since the last sync.
+    ///
+    /// See [`Delivery::id`] for an example.
     pub fn deliveries(delivery: &Self) -> u32 {
         delivery.receipt.deliveries()
     }
 }
 
-impl<T> Deref for Delivery<T> {
+impl<T> Delivery<T> {
+    /// The message, to be changed. The file keeps what was sent.
+    ///
+    /// See [`Delivery::get`] for an example.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.message
+    }
+
+    /// Acknowledges, and gives the message.
+    ///
+    /// See [`Delivery::get`] for an example.
+    pub fn into_inner(self) -> T {
+        self.message
+    }
+
+    /// A copy of the message; nothing is acknowledged.
+    ///
+    /// See [`Delivery::get`] for an example.
+    pub fn copied(&self) -> T
+    where
+        T: Copy,
+    {
+        self.message
+    }
+}
+
+impl<T: ?Sized + Deliverable> Deref for Delivery<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
-        &self.value
+        self.get()
     }
 }
 
 impl<T> DerefMut for Delivery<T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.value
+        &mut self.message
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Delivery<T> {
+impl AsRef<[u8]> for Delivery<[u8]> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl<T: ?Sized + Deliverable + fmt::Debug> fmt::Debug for Delivery<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Delivery").field(&self.value).finish()
+        f.debug_tuple("Delivery").field(&self.get()).finish()
     }
 }
 
-impl<T: PartialEq> PartialEq<T> for Delivery<T> {
+impl<T: ?Sized + Deliverable + PartialEq> PartialEq<T> for Delivery<T> {
     fn eq(&self, other: &T) -> bool {
-        self.value == *other
+        *self.get() == *other
     }
 }
 
-impl<T: PartialEq> PartialEq for Delivery<T> {
+impl<T: ?Sized + Deliverable + PartialEq> PartialEq for Delivery<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.value == other.value
+        self.get() == other.get()
     }
 }
 
-impl<T: Eq> Eq for Delivery<T> {}
+impl<T: ?Sized + Deliverable + Eq> Eq for Delivery<T> {}
 
 // The channel behind it is whole after any panic; only `T` can be left half-changed.
-impl<T: UnwindSafe> UnwindSafe for Delivery<T> {}
-impl<T: RefUnwindSafe> RefUnwindSafe for Delivery<T> {}
+impl<T: ?Sized + Deliverable<Kept: UnwindSafe>> UnwindSafe for Delivery<T> {}
+impl<T: ?Sized + Deliverable<Kept: RefUnwindSafe>> RefUnwindSafe for Delivery<T> {}

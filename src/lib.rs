@@ -1,40 +1,104 @@
-//! A persistent channel with the API of `std::sync::mpsc`.
-#![doc = ""]
-#![doc = include_str!("../README.md")]
+//! A persistent channel: the API of [`std::sync::mpsc`], and messages that survive a crash.
+//!
+//! The messages live in a preallocated file, mapped into memory and used as a ring. There is no `write` call per message, no
+//! database, no broker.
+//!
+//! ```toml
+//! [dependencies]
+//! walchan = "0.2"
+//! ```
+//!
+//! # A first example
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("jobs");
+//! let (tx, rx) = walchan::sync_channel::<String>(&path, 1000)?;
+//!
+//! let sender = std::thread::spawn(move || {
+//!     tx.send("resize photo 17".to_owned()) // on stable storage when this returns
+//! });
+//!
+//! for job in &rx {
+//!     println!("{}", *job);
+//!     // The end of the body drops the delivery, which acknowledges it. If the process dies before, the next open of the
+//!     // channel delivers the job again.
+//! }
+//! # sender.join().unwrap().unwrap();
+//! # Ok::<(), walchan::Error>(())
+//! ```
+//!
+//! An iterator ends when all senders are gone, and also before an error. A program that must tell one from the other asks
+//! [`recv`](Receiver::recv) once more: it returns that error, or [`RecvError::Disconnected`].
+//!
+//! # The types
+//!
+//! | type | what it is for | made by |
+//! |---|---|---|
+//! | [`Sender`] | sends; never waits for the receiver | [`channel()`], [`channel_with_options`] |
+//! | [`SyncSender`] | sends; waits while the channel is full | [`sync_channel()`], [`sync_channel_with_options`] |
+//! | [`Receiver`] | receives, waits, iterates, closes | all of these |
+//! | [`Delivery`] | a message, acknowledged when it is dropped | [`Receiver::recv`] |
+//! | [`BytesSender`], [`BytesSyncSender`], [`BytesReceiver`] | the same for bytes, borrowed from the file | [`Options::bytes_channel`], [`Options::bytes_sync_channel`] |
+//! | [`Options`], [`ReceiverOptions`] | how a channel is opened; when acknowledgements are recorded | you |
+//! | [`Durability`] | what a returned `send` promises | you |
+//! | [`Codec`], [`Bincode`] | how messages become bytes | [`Options::codec_channel`], [`Options::codec_sync_channel`] |
+//! | [`MessageId`] | the name of a message, for ever | [`Delivery::id`] |
+//! | [`RecoveryReport`], [`DamagedFrame`] | what an open found | [`Receiver::recovery`] |
+//! | [`Undecodable`], [`Corrupt`] | what could not be delivered, with its bytes | [`RecvError`] |
+//! | [`Error`], [`SendError`], [`RecvError`] | one error for each operation; a send hands the message back | |
+//!
+//! # What survives what
+//!
+//! | `send` returned `Ok` under | process killed | power lost |
+//! |---|---|---|
+//! | [`Durability::SyncPerSend`], the default | kept | kept |
+//! | [`Durability::SyncEvery`] | kept | kept, but for the last few |
+//! | [`Durability::FlushOnly`] | kept | not promised |
+//!
+//! A message that is not acknowledged is delivered again: at least once. An acknowledged one does not come back after a kill.
+//! What was never sent is never delivered, and damage is reported, never passed over in silence.
+//!
+//! # Limits
+//!
+//! One process at a time has a channel open, on Linux, on a local file system. A message is at most 1 GiB, and in a bounded
+//! channel at most half of its ring. Nothing is replicated.
+//!
+//! # Features
+//!
+//! * `fsync` (default): syncs are real. Without it every channel is [`Durability::FlushOnly`].
+//! * `bytemuck`: the codec `Plain`, for structs of numbers.
+//! * `stress`: the long tests.
+//!
+//! The promises, each with its test, the format of the file, the protocol and its proof are in the repository's `docs`.
+
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-mod bytes;
 mod codec;
 mod delivery;
 mod error;
+mod message;
 mod message_id;
-mod opening;
+mod open;
 mod options;
 mod receiver;
+mod recv_error;
 mod sender;
 mod undelivered;
 
-pub use bytes::{
-    BytesDelivery, BytesIter, BytesReceiver, BytesSender, BytesSyncSender, BytesTryIter,
-};
 #[cfg(feature = "bytemuck")]
 pub use codec::Plain;
-pub use codec::{Bincode, Codec};
-pub use delivery::Delivery;
-pub use error::{
-    CodecError, Error, RecvError, RecvTimeoutError, SendError, SendErrorKind, SendTimeoutError,
-    TryRecvError, TrySendError,
-};
+pub use codec::{Bincode, Codec, CodecError};
+pub use delivery::{BytesDelivery, Delivery};
+pub use error::{Error, SendError, SendErrorKind, SendTimeoutError, TrySendError};
+pub use message::{Bytes, Deliverable};
 pub use message_id::{MessageId, ParseMessageIdError};
-pub use opening::{
-    bytes_channel, bytes_channel_with_options, bytes_sync_channel, bytes_sync_channel_with_options,
-    channel, channel_with_codec, channel_with_options, sync_channel, sync_channel_footprint,
-    sync_channel_with_codec, sync_channel_with_options,
-};
+pub use open::{channel, channel_with_options, sync_channel, sync_channel_with_options};
 pub use options::{Durability, Options, ReceiverOptions};
-pub use receiver::{IntoIter, Iter, Receiver, TryIter};
-pub use sender::{Sender, SyncSender};
+pub use receiver::{BytesReceiver, IntoIter, Iter, Receiver, TryIter};
+pub use recv_error::{RecvError, RecvTimeoutError, TryRecvError};
+pub use sender::{BytesSender, BytesSyncSender, Sender, SyncSender};
 pub use undelivered::{Corrupt, Undecodable};
 /// What is wrong with a place that is [`Corrupt`].
 ///
@@ -67,3 +131,8 @@ pub use walchan_core::recovery::DamagedFrame;
 /// ```
 #[doc(inline)]
 pub use walchan_core::recovery::RecoveryReport;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,9 +1,11 @@
 //! The receiving half.
 
-use crate::codec::{Bincode, Codec, SEALED};
+use crate::codec::{BYTES_ID, Bincode, Codec, SEALED};
 use crate::delivery::{Delivery, Receipt};
-use crate::error::{Error, RecvError, RecvTimeoutError, TryRecvError};
+use crate::error::Error;
+use crate::message::{Bytes, Deliverable};
 use crate::options::{Durability, ReceiverOptions};
+use crate::recv_error::{RecvError, RecvTimeoutError, TryRecvError};
 use crate::undelivered::{Corrupt, Undecodable, Undelivered};
 use std::cell::RefCell;
 use std::fmt;
@@ -17,81 +19,55 @@ use walchan_core::recovery::RecoveryReport;
 use walchan_core::ring::Received;
 use walchan_core::storage::lease::Lessor;
 
-/// What every receiving half is made of.
+/// What changes with each message.
 #[derive(Debug)]
-pub(crate) struct Receiving {
+struct Current {
+    state: ReceiverState<OnDisk>,
+    /// The error at which an iterator stopped: the next `recv` returns it.
+    stashed: Option<Box<RecvError>>,
+}
+
+/// What both receivers are made of: the receiver's half of a channel, whatever it carries.
+#[derive(Debug)]
+struct Half {
+    /// `None` once it has left the channel.
     channel: Option<Lessor<Arc<Channel<OnDisk>>>>,
-    inside: RefCell<Inside>,
+    current: RefCell<Current>,
     report: RecoveryReport,
 }
 
-/// What changes with each message.
-#[derive(Debug)]
-struct Inside {
-    reading: ReceiverState<OnDisk>,
-    /// An error at which an iterator stopped: the next `recv` returns it.
-    pending: Option<Box<RecvError>>,
-}
-
-impl Receiving {
-    pub(crate) fn new(parts: Parts<OnDisk>) -> Self {
-        let (channel, reading, report) = parts;
-        Receiving {
+impl Half {
+    fn new(parts: Parts<OnDisk>) -> Self {
+        let (channel, state, report) = parts;
+        Half {
             channel: Some(Lessor::new(channel)),
-            inside: RefCell::new(Inside {
-                reading,
-                pending: None,
+            current: RefCell::new(Current {
+                state,
+                stashed: None,
             }),
             report,
         }
     }
 
     #[inline]
-    pub(crate) fn channel(&self) -> &Lessor<Arc<Channel<OnDisk>>> {
+    fn channel(&self) -> &Lessor<Arc<Channel<OnDisk>>> {
         // Only `leave` takes it, and whoever calls that has the receiver to itself, for the last time.
         self.channel
             .as_ref()
             .expect("the channel is there until the receiver is gone")
     }
 
-    /// `None` if there is nothing in time. `deliver` makes of a message, and of the state that has its payload if that was
-    /// copied, what the user gets.
-    #[inline(always)]
-    pub(crate) fn receive<D>(
-        &self,
-        wait: Wait,
-        deliver: impl FnOnce(
-            &Lessor<Arc<Channel<OnDisk>>>,
-            Message<OnDisk>,
-            &mut ReceiverState<OnDisk>,
-        ) -> Result<D, RecvError>,
-    ) -> Option<Result<D, RecvError>> {
-        let mut inside = self.inside.borrow_mut();
-        let Inside { reading, pending } = &mut *inside;
-        if pending.is_some() {
-            return pending.take().map(|error| Err(*error));
-        }
-        let channel = self.channel();
-        let message = match channel.receive_at_once(reading) {
-            Some(message) => message,
-            None => match channel.receive(reading, wait) {
-                Received::Message(message) => message,
-                other => return self.no_message(other, reading).map(Err),
-            },
-        };
-        Some(deliver(channel, message, reading))
-    }
-
     /// The error of a receive that gave no message; `None` if there was nothing in time.
     #[cold]
+    #[inline(never)]
     fn no_message(
         &self,
         received: Received<Message<OnDisk>>,
-        reading: &ReceiverState<OnDisk>,
+        state: &ReceiverState<OnDisk>,
     ) -> Option<RecvError> {
         match received {
             Received::Damage { place, end } => {
-                let (place, bytes) = (place.in_flight, reading.damaged_bytes());
+                let (place, bytes) = (place.in_flight, state.damaged_bytes());
                 let undelivered = Undelivered::new(self.channel(), place, bytes);
                 Some(RecvError::Corrupt(Corrupt { undelivered, end }))
             }
@@ -101,40 +77,21 @@ impl Receiving {
         }
     }
 
-    /// The outcome of an iterator's step; an error is put by.
-    #[inline(always)]
-    pub(crate) fn stash<D>(&self, received: Result<D, RecvError>) -> Option<D> {
-        match received {
-            Ok(delivery) => Some(delivery),
-            Err(error) => {
-                self.stash_error(error);
-                None
-            }
-        }
-    }
-
+    /// Keeps the error at which an iterator stops for the next `recv`.
     #[cold]
-    fn stash_error(&self, error: RecvError) {
+    #[inline(never)]
+    fn stash(&self, error: RecvError) {
         if !matches!(error, RecvError::Disconnected) {
-            self.inside.borrow_mut().pending = Some(Box::new(error));
+            self.current.borrow_mut().stashed = Some(Box::new(error));
         }
     }
 
-    pub(crate) fn set_options(&self, options: ReceiverOptions) {
-        let shared = self.channel().shared();
-        shared.set_commit_every(options.commit_every as u64);
-        shared.timer.set_commit_delay(options.commit_max_delay);
-    }
-
-    pub(crate) fn report(&self) -> &RecoveryReport {
-        &self.report
-    }
-
-    pub(crate) fn leave(&mut self) -> Result<(), Error> {
+    /// Leaves the channel, and closes it if nothing else keeps it open.
+    fn leave(&mut self) -> Result<(), Error> {
         let Some(channel) = self.channel.take() else {
             return Ok(());
         };
-        self.inside.get_mut().pending = None;
+        self.current.get_mut().stashed = None;
         channel.shared().receiver_left();
         let checked = channel.shared().check();
         match channel.end().map(Arc::try_unwrap) {
@@ -142,12 +99,92 @@ impl Receiving {
             Some(Err(_)) | None => Ok(checked?),
         }
     }
+
+    /// `None` if there is nothing in time. `deliver` makes of a message, and of the state that has its payload if that was
+    /// copied, what the user gets.
+    #[inline(always)]
+    fn receive<D>(
+        &self,
+        wait: Wait,
+        deliver: impl FnOnce(
+            &Lessor<Arc<Channel<OnDisk>>>,
+            Message<OnDisk>,
+            &mut ReceiverState<OnDisk>,
+        ) -> Result<D, RecvError>,
+    ) -> Option<Result<D, RecvError>> {
+        let mut current = self.current.borrow_mut();
+        let Current { state, stashed } = &mut *current;
+        if stashed.is_some() {
+            return stashed.take().map(|error| Err(*error));
+        }
+        let channel = self.channel();
+        let message = match channel.receive_at_once(state) {
+            Some(message) => message,
+            None => match channel.receive(state, wait) {
+                Received::Message(message) => message,
+                other => return self.no_message(other, state).map(Err),
+            },
+        };
+        Some(deliver(channel, message, state))
+    }
 }
 
-impl Drop for Receiving {
+impl Drop for Half {
+    /// An error has nobody to go to: [`Receiver::close`] is for those who want it.
     fn drop(&mut self) {
-        // Nobody is left to tell; `close` is for those who want to know.
         self.leave().ok();
+    }
+}
+
+/// How a receiver makes of a message what it delivers. All codecs do, and [`Bytes`].
+#[doc(hidden)]
+pub trait Deliver<T: ?Sized + Deliverable>: 'static {
+    /// The number of the codec in the file.
+    const FILE_ID: u32;
+
+    /// Of the message that was read last.
+    fn deliver(
+        channel: &Lessor<Arc<Channel<OnDisk>>>,
+        message: Message<OnDisk>,
+        state: &mut ReceiverState<OnDisk>,
+    ) -> Result<Delivery<T>, RecvError>;
+}
+
+impl<T, C: Codec<T>> Deliver<T> for C {
+    const FILE_ID: u32 = C::ID;
+
+    #[inline(always)]
+    fn deliver(
+        channel: &Lessor<Arc<Channel<OnDisk>>>,
+        message: Message<OnDisk>,
+        state: &mut ReceiverState<OnDisk>,
+    ) -> Result<Delivery<T>, RecvError> {
+        let payload = state.payload(&message.lent);
+        match C::decode_caught(payload, SEALED) {
+            Ok(value) => {
+                let receipt = Receipt::new(channel.lease(), message.in_flight);
+                Ok(Delivery::new(value, receipt))
+            }
+            Err(cause) => Err(RecvError::Undecodable(Undecodable {
+                deliveries: message.in_flight.deliveries,
+                undelivered: Undelivered::new(channel, message.in_flight, payload),
+                cause,
+            })),
+        }
+    }
+}
+
+impl Deliver<[u8]> for Bytes {
+    const FILE_ID: u32 = BYTES_ID;
+
+    #[inline(always)]
+    fn deliver(
+        channel: &Lessor<Arc<Channel<OnDisk>>>,
+        message: Message<OnDisk>,
+        state: &mut ReceiverState<OnDisk>,
+    ) -> Result<Delivery<[u8]>, RecvError> {
+        let receipt = Receipt::new(channel.lease(), message.in_flight);
+        Ok(Delivery::new(state.take_payload(message.lent), receipt))
     }
 }
 
@@ -162,17 +199,29 @@ impl Drop for Receiving {
 /// # Ok::<(), walchan::Error>(())
 /// ```
 ///
-/// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes
-/// the channel for senders; what is not acknowledged stays for the next life.
-pub struct Receiver<T, C = Bincode> {
-    receiving: Receiving,
-    message: PhantomData<fn() -> (T, C)>,
+/// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes the channel for
+/// senders; what is not acknowledged stays for the next open.
+pub struct Receiver<T: ?Sized, C = Bincode> {
+    half: Half,
+    message: PhantomData<fn() -> (Box<T>, C)>,
 }
 
-impl<T, C> Receiver<T, C> {
+/// The receiving half of a channel of bytes: its deliveries are borrowed from the channel's file.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let (tx, rx) = walchan::Options::default().bytes_channel(dir.path().join("queue"))?;
+/// let rx: walchan::BytesReceiver = rx;
+/// tx.send(b"hello").unwrap();
+/// assert_eq!(rx.recv().unwrap()[..], *b"hello");
+/// # Ok::<(), walchan::Error>(())
+/// ```
+pub type BytesReceiver = Receiver<[u8], crate::Bytes>;
+
+impl<T: ?Sized, C> Receiver<T, C> {
     pub(crate) fn new(parts: Parts<OnDisk>) -> Self {
         Receiver {
-            receiving: Receiving::new(parts),
+            half: Half::new(parts),
             message: PhantomData,
         }
     }
@@ -182,20 +231,22 @@ impl<T, C> Receiver<T, C> {
     /// See [`ReceiverOptions`] for an example.
     #[must_use]
     pub fn with_options(self, options: ReceiverOptions) -> Self {
-        self.receiving.set_options(options);
+        let shared = self.half.channel().shared();
+        shared.set_commit_every(options.commit_every as u64);
+        shared.timer.set_commit_delay(options.commit_max_delay);
         self
     }
 
     /// What was found when the channel was opened.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
-        self.receiving.report()
+        &self.half.report
     }
 
     /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
     #[must_use]
     pub fn durability(&self) -> Durability {
-        Durability::from_mode(self.receiving.channel().mode())
+        Durability::from_mode(self.half.channel().mode())
     }
 
     /// Returns when everything acknowledged before the call is so on stable storage: after a power cut
@@ -216,7 +267,7 @@ impl<T, C> Receiver<T, C> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn sync(&self) -> Result<(), Error> {
-        Ok(self.receiving.channel().sync_progress()?)
+        Ok(self.half.channel().sync_progress()?)
     }
 
     /// Closes the channel for senders. If nothing else keeps it open (a sender, a delivery), the file is
@@ -226,8 +277,8 @@ impl<T, C> Receiver<T, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]: a sync failed, now or earlier, or a further file could not be opened when the receiver came to it. The next open
-    /// recovers what is there.
+    /// [`Error::Io`]: a sync failed, now or earlier, or a segment could not be opened when the receiver came to it. The
+    /// next open recovers what is there.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -237,27 +288,16 @@ impl<T, C> Receiver<T, C> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn close(mut self) -> Result<(), Error> {
-        self.receiving.leave()
+        self.half.leave()
     }
 }
 
-impl<T, C: Codec<T>> Receiver<T, C> {
+impl<T: ?Sized + Deliverable, C: Deliver<T>> Receiver<T, C> {
     /// `None` if there is nothing in time.
     #[inline(always)]
     fn receive(&self, wait: Wait) -> Option<Result<Delivery<T>, RecvError>> {
-        self.receiving.receive(wait, |channel, message, reading| {
-            let payload = reading.payload(&message.lent);
-            match C::decode_caught(payload, SEALED) {
-                Ok(value) => {
-                    let receipt = Receipt::new(channel.lease(), message.in_flight);
-                    Ok(Delivery::new(value, receipt))
-                }
-                Err(cause) => Err(RecvError::Undecodable(Undecodable {
-                    deliveries: message.in_flight.deliveries,
-                    undelivered: Undelivered::new(channel, message.in_flight, payload),
-                    cause,
-                })),
-            }
+        self.half.receive(wait, |channel, message, state| {
+            C::deliver(channel, message, state)
         })
     }
 
@@ -265,8 +305,8 @@ impl<T, C: Codec<T>> Receiver<T, C> {
     ///
     /// # Errors
     ///
-    /// See [`RecvError`]. After `Undecodable` and `Corrupt`, each of which is returned once in a life, the
-    /// next call goes on behind.
+    /// See [`RecvError`]. After `Undecodable` and `Corrupt`, each of which is returned once until the next
+    /// open, the next call goes on behind.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -386,33 +426,38 @@ impl<T, C: Codec<T>> Receiver<T, C> {
         Iter { receiver: self }
     }
 
-    /// The next message; an error is put by.
+    /// The next message; an error is kept for the next `recv`.
     #[inline(always)]
     fn next(&self, wait: Wait) -> Option<Delivery<T>> {
-        let received = self.receive(wait)?;
-        self.receiving.stash(received)
+        match self.receive(wait)? {
+            Ok(delivery) => Some(delivery),
+            Err(error) => {
+                self.half.stash(error);
+                None
+            }
+        }
     }
 }
 
-impl<T, C> fmt::Debug for Receiver<T, C> {
+impl<T: ?Sized, C> fmt::Debug for Receiver<T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver")
-            .field("path", &self.receiving.channel().path())
+            .field("path", &self.half.channel().path())
             .finish_non_exhaustive()
     }
 }
 
 // What a panic could interrupt is user code that decodes, and that is caught.
-impl<T, C> UnwindSafe for Receiver<T, C> {}
-impl<T, C> RefUnwindSafe for Receiver<T, C> {}
+impl<T: ?Sized, C> UnwindSafe for Receiver<T, C> {}
+impl<T: ?Sized, C> RefUnwindSafe for Receiver<T, C> {}
 
 /// Messages that are there; see [`Receiver::try_iter`] for an example.
 #[derive(Debug)]
-pub struct TryIter<'a, T, C = Bincode> {
+pub struct TryIter<'a, T: ?Sized, C = Bincode> {
     receiver: &'a Receiver<T, C>,
 }
 
-impl<T, C: Codec<T>> Iterator for TryIter<'_, T, C> {
+impl<T: ?Sized + Deliverable, C: Deliver<T>> Iterator for TryIter<'_, T, C> {
     type Item = Delivery<T>;
 
     #[inline]
@@ -423,11 +468,11 @@ impl<T, C: Codec<T>> Iterator for TryIter<'_, T, C> {
 
 /// Messages, waiting for each; see [`Receiver::iter`] for an example.
 #[derive(Debug)]
-pub struct Iter<'a, T, C = Bincode> {
+pub struct Iter<'a, T: ?Sized, C = Bincode> {
     receiver: &'a Receiver<T, C>,
 }
 
-impl<T, C: Codec<T>> Iterator for Iter<'_, T, C> {
+impl<T: ?Sized + Deliverable, C: Deliver<T>> Iterator for Iter<'_, T, C> {
     type Item = Delivery<T>;
 
     #[inline]
@@ -447,11 +492,11 @@ impl<T, C: Codec<T>> Iterator for Iter<'_, T, C> {
 /// # Ok::<(), walchan::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct IntoIter<T, C = Bincode> {
+pub struct IntoIter<T: ?Sized, C = Bincode> {
     receiver: Receiver<T, C>,
 }
 
-impl<T, C> IntoIter<T, C> {
+impl<T: ?Sized, C> IntoIter<T, C> {
     /// Gives the receiver back, for the error at which the iteration stopped.
     ///
     /// ```
@@ -469,7 +514,7 @@ impl<T, C> IntoIter<T, C> {
     }
 }
 
-impl<T, C: Codec<T>> Iterator for IntoIter<T, C> {
+impl<T: ?Sized + Deliverable, C: Deliver<T>> Iterator for IntoIter<T, C> {
     type Item = Delivery<T>;
 
     #[inline]
@@ -478,7 +523,7 @@ impl<T, C: Codec<T>> Iterator for IntoIter<T, C> {
     }
 }
 
-impl<'a, T, C: Codec<T>> IntoIterator for &'a Receiver<T, C> {
+impl<'a, T: ?Sized + Deliverable, C: Deliver<T>> IntoIterator for &'a Receiver<T, C> {
     type Item = Delivery<T>;
     type IntoIter = Iter<'a, T, C>;
 
@@ -487,7 +532,7 @@ impl<'a, T, C: Codec<T>> IntoIterator for &'a Receiver<T, C> {
     }
 }
 
-impl<T, C: Codec<T>> IntoIterator for Receiver<T, C> {
+impl<T: ?Sized + Deliverable, C: Deliver<T>> IntoIterator for Receiver<T, C> {
     type Item = Delivery<T>;
     type IntoIter = IntoIter<T, C>;
 

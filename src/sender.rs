@@ -1,73 +1,31 @@
 //! The sending halves.
 
-use crate::codec::{self, Bincode, Codec, SEALED};
-use crate::error::{CodecError, Error, SendError, SendErrorKind, SendTimeoutError, TrySendError};
+use crate::codec::{self, Bincode, Codec, CodecError, SEALED};
+use crate::error::{Error, SendError, SendErrorKind, SendTimeoutError, TrySendError};
+use crate::message::Bytes;
 use crate::options::Durability;
 use std::fmt;
 use std::io::IoSlice;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use walchan_core::channel::{Channel, OnDisk};
 use walchan_core::commit::{SendFailure, Wait};
 use walchan_core::segments::CurrentSegment;
 use walchan_core::storage::stage::Stage;
 
-/// What every sending half is made of: its place in a channel of bytes.
-#[derive(Debug)]
-pub(crate) struct Sending {
-    pub(crate) channel: Arc<Channel<OnDisk>>,
-    slot: CurrentSegment<OnDisk>,
-}
-
 /// What a failed send comes to, before the value is put in.
-pub(crate) enum Failed {
+enum NotSent {
     Full,
     Kind(Box<SendErrorKind>),
 }
 
-impl Sending {
-    pub(crate) fn new(channel: Arc<Channel<OnDisk>>) -> Self {
-        channel.shared().sender_joined();
-        Sending {
-            channel,
-            slot: CurrentSegment::new(),
-        }
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.channel.shared().receiver_is_gone()
-    }
-
-    /// Sends what a value became. All below is one function, and its result fits in registers; the callers are many.
-    #[inline(never)]
-    fn send_value(&self, payload: &[u8], wait: Wait) -> Result<(), Failed> {
-        let mut stage = Stage::new();
-        self.send_inline(&[IoSlice::new(stage.copy(payload))], wait)
-    }
-
-    /// The same of bytes, which are copied once.
-    #[inline(never)]
-    pub(crate) fn send_bytes(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
-        self.send_inline(payload, wait)
-    }
-
-    #[inline(always)]
-    fn send_inline(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<(), Failed> {
-        match self.channel.send(&self.slot, payload, wait) {
-            Ok(_) => Ok(()),
-            Err(failure) => Err(Failed::from(failure)),
-        }
-    }
-}
-
-impl From<SendFailure> for Failed {
+impl From<SendFailure> for NotSent {
     #[cold]
     fn from(failure: SendFailure) -> Self {
-        Failed::of(match failure {
-            SendFailure::Full | SendFailure::Sealed => return Failed::Full,
+        NotSent::of(match failure {
+            SendFailure::Full | SendFailure::Sealed => return NotSent::Full,
             SendFailure::Disconnected => SendErrorKind::Disconnected,
             SendFailure::TooLarge { len, max } => SendErrorKind::TooLarge { len, max },
             SendFailure::Io(error) => SendErrorKind::Io(error),
@@ -76,95 +34,107 @@ impl From<SendFailure> for Failed {
     }
 }
 
-impl Failed {
+impl NotSent {
     #[cold]
     fn encoding(error: CodecError) -> Self {
-        Failed::of(SendErrorKind::Encode(error))
+        NotSent::of(SendErrorKind::Encode(error))
     }
 
     #[cold]
     fn of(kind: SendErrorKind) -> Self {
-        Failed::Kind(Box::new(kind))
+        NotSent::Kind(Box::new(kind))
     }
 
     /// The error of a send that does not tell a full channel from others.
-    pub(crate) fn kind(self) -> SendErrorKind {
+    fn kind(self) -> SendErrorKind {
         match self {
-            Failed::Full => SendErrorKind::Full,
-            Failed::Kind(kind) => *kind,
+            NotSent::Full => SendErrorKind::Full,
+            NotSent::Kind(kind) => *kind,
         }
     }
 
-    pub(crate) fn without_value(self) -> SendError<()> {
+    fn without_value(self) -> SendError<()> {
         SendError {
             value: (),
             kind: self.kind(),
         }
     }
 
-    pub(crate) fn into_try<T>(self, value: T) -> TrySendError<T> {
+    fn into_try<T>(self, value: T) -> TrySendError<T> {
         match self {
-            Failed::Full => TrySendError::Full(value),
-            Failed::Kind(kind) => SendError { value, kind: *kind }.into(),
+            NotSent::Full => TrySendError::Full(value),
+            NotSent::Kind(kind) => SendError { value, kind: *kind }.into(),
         }
     }
 
-    pub(crate) fn into_timeout<T>(self, value: T) -> SendTimeoutError<T> {
+    fn into_timeout<T>(self, value: T) -> SendTimeoutError<T> {
         match self {
-            Failed::Full => SendTimeoutError::Timeout(value),
-            Failed::Kind(kind) => SendError { value, kind: *kind }.into(),
+            NotSent::Full => SendTimeoutError::Timeout(value),
+            NotSent::Kind(kind) => SendError { value, kind: *kind }.into(),
         }
     }
 }
 
-impl Clone for Sending {
-    fn clone(&self) -> Self {
-        Sending::new(Arc::clone(&self.channel))
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.channel.shared().sender_left();
-    }
-}
-
-/// What both halves for values are made of.
-struct Handle<T, C> {
-    sending: Sending,
+/// What both halves are made of.
+struct Handle<T: ?Sized, C> {
+    channel: Arc<Channel<OnDisk>>,
+    segment: CurrentSegment<OnDisk>,
     /// Set when this handle has seen its own bytes decode.
     checked: OnceLock<()>,
-    // The handle takes values in; it owns none.
-    message: PhantomData<fn(T, C)>,
+    // The handle takes messages in; it owns none.
+    message: PhantomData<(fn(&T), fn(C))>,
 }
 
-impl<T, C> Handle<T, C> {
-    fn new(sending: Sending) -> Self {
+impl<T: ?Sized, C> Handle<T, C> {
+    fn new(channel: Arc<Channel<OnDisk>>) -> Self {
+        channel.shared().sender_joined();
         Handle {
-            sending,
+            channel,
+            segment: CurrentSegment::new(),
             checked: OnceLock::new(),
             message: PhantomData,
+        }
+    }
+
+    /// Sends what a value became. All below is one function, and its result fits in registers; the callers are many.
+    #[inline(never)]
+    fn send_payload(&self, payload: &[u8], wait: Wait) -> Result<(), NotSent> {
+        let mut stage = Stage::new();
+        self.send_pieces(&[IoSlice::new(stage.copy(payload))], wait)
+    }
+
+    /// The same of bytes, which are copied once.
+    #[inline(never)]
+    fn send_bytes(&self, pieces: &[IoSlice<'_>], wait: Wait) -> Result<(), NotSent> {
+        self.send_pieces(pieces, wait)
+    }
+
+    #[inline(always)]
+    fn send_pieces(&self, pieces: &[IoSlice<'_>], wait: Wait) -> Result<(), NotSent> {
+        match self.channel.send(&self.segment, pieces, wait) {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(NotSent::from(failure)),
         }
     }
 }
 
 impl<T, C: Codec<T>> Handle<T, C> {
     #[inline]
-    fn send(&self, value: &T, wait: Wait) -> Result<(), Failed> {
+    fn send_value(&self, value: &T, wait: Wait) -> Result<(), NotSent> {
         if let Some(payload) = C::bytes_of(value) {
             self.check_once(payload)?;
-            return self.sending.send_value(payload, wait);
+            return self.send_payload(payload, wait);
         }
         codec::with_buffer(|payload| {
             // User code runs here, before anything is claimed.
-            C::encode(value, payload).map_err(Failed::encoding)?;
+            C::encode(value, payload).map_err(NotSent::encoding)?;
             self.check_once(payload)?;
-            self.sending.send_value(payload, wait)
+            self.send_payload(payload, wait)
         })
     }
 
     #[inline]
-    fn check_once(&self, payload: &[u8]) -> Result<(), Failed> {
+    fn check_once(&self, payload: &[u8]) -> Result<(), NotSent> {
         match self.checked.get() {
             Some(()) => Ok(()),
             None => self.check(payload),
@@ -172,37 +142,43 @@ impl<T, C: Codec<T>> Handle<T, C> {
     }
 
     #[cold]
-    fn check(&self, payload: &[u8]) -> Result<(), Failed> {
-        C::decode_caught(payload, SEALED).map_err(Failed::encoding)?;
+    fn check(&self, payload: &[u8]) -> Result<(), NotSent> {
+        C::decode_caught(payload, SEALED).map_err(NotSent::encoding)?;
         // Another thread may have set it meanwhile: to the same.
         self.checked.set(()).ok();
         Ok(())
     }
 
     fn send_or_full(&self, value: T, wait: Wait) -> Result<(), SendError<T>> {
-        match self.send(&value, wait) {
+        match self.send_value(&value, wait) {
             Ok(()) => Ok(()),
-            Err(failed) => Err(SendError {
+            Err(not_sent) => Err(SendError {
                 value,
-                kind: failed.kind(),
+                kind: not_sent.kind(),
             }),
         }
     }
 }
 
-impl<T, C> Clone for Handle<T, C> {
+impl<T: ?Sized, C> Clone for Handle<T, C> {
     fn clone(&self) -> Self {
-        Handle::new(self.sending.clone())
+        Handle::new(Arc::clone(&self.channel))
+    }
+}
+
+impl<T: ?Sized, C> Drop for Handle<T, C> {
+    fn drop(&mut self) {
+        self.channel.shared().sender_left();
     }
 }
 
 /// The documentation and methods that both halves share.
 macro_rules! handle_methods {
     ($name:ident, $open:literal) => {
-        impl<T, C> $name<T, C> {
+        impl<T: ?Sized, C> $name<T, C> {
             pub(crate) fn new(channel: Arc<Channel<OnDisk>>) -> Self {
                 $name {
-                    handle: Handle::new(Sending::new(channel)),
+                    handle: Handle::new(channel),
                 }
             }
 
@@ -218,7 +194,7 @@ macro_rules! handle_methods {
             /// ```
             #[must_use]
             pub fn is_closed(&self) -> bool {
-                self.handle.sending.is_closed()
+                self.handle.channel.shared().receiver_is_gone()
             }
 
             /// Returns when everything sent before the call, by anyone, is on stable storage. Waits for the
@@ -239,7 +215,7 @@ macro_rules! handle_methods {
             /// # Ok::<(), walchan::Error>(())
             /// ```
             pub fn sync(&self) -> Result<(), Error> {
-                Ok(self.handle.sending.channel.sync_sent()?)
+                Ok(self.handle.channel.sync_sent()?)
             }
 
             /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
@@ -254,11 +230,11 @@ macro_rules! handle_methods {
             /// ```
             #[must_use]
             pub fn durability(&self) -> Durability {
-                Durability::from_mode(self.handle.sending.channel.mode())
+                Durability::from_mode(self.handle.channel.mode())
             }
         }
 
-        impl<T, C> Clone for $name<T, C> {
+        impl<T: ?Sized, C> Clone for $name<T, C> {
             fn clone(&self) -> Self {
                 $name {
                     handle: self.handle.clone(),
@@ -266,17 +242,17 @@ macro_rules! handle_methods {
             }
         }
 
-        impl<T, C> fmt::Debug for $name<T, C> {
+        impl<T: ?Sized, C> fmt::Debug for $name<T, C> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name))
-                    .field("path", &self.handle.sending.channel.path())
+                    .field("path", &self.handle.channel.path())
                     .finish_non_exhaustive()
             }
         }
 
         // A panic of user code happens before anything is claimed, and leaves the channel as it was.
-        impl<T, C> UnwindSafe for $name<T, C> {}
-        impl<T, C> RefUnwindSafe for $name<T, C> {}
+        impl<T: ?Sized, C> UnwindSafe for $name<T, C> {}
+        impl<T: ?Sized, C> RefUnwindSafe for $name<T, C> {}
     };
 }
 
@@ -284,7 +260,7 @@ macro_rules! handle_methods {
 ///
 /// Clones send into the same channel. When the last one is dropped, the receiver gets what is left and then
 /// [`RecvError::Disconnected`](crate::RecvError::Disconnected).
-pub struct Sender<T, C = Bincode> {
+pub struct Sender<T: ?Sized, C = Bincode> {
     handle: Handle<T, C>,
 }
 
@@ -294,8 +270,8 @@ handle_methods!(
 );
 
 impl<T, C: Codec<T>> Sender<T, C> {
-    /// Sends a message. Never waits for the receiver: when the ring is full the channel goes on in further files, the
-    /// next of which is made in the background; a sender that is faster than that waits for the file. Under
+    /// Sends a message. Never waits for the receiver: when the ring is full the channel goes on in segments, the next of
+    /// which is made in the background; a sender that is faster than that waits for the file. Under
     /// [`Durability::SyncPerSend`] it waits for the disk.
     ///
     /// When it has returned `Ok`, the message survives what the
@@ -303,9 +279,9 @@ impl<T, C: Codec<T>> Sender<T, C> {
     ///
     /// # Errors
     ///
-    /// Each gives the message back; see [`SendErrorKind`]. A full disk is an `Io` of kind `StorageFull`; a channel that has
-    /// reached [`Options::max_bytes`](crate::Options::max_bytes) is `Full`. What was sent stays, and sending works again when
-    /// there is room.
+    /// Each gives the message back; see [`SendErrorKind`]. A full disk is an `Io` of kind `StorageFull`; a channel that
+    /// has reached [`Options::max_bytes`](crate::Options::max_bytes) is `Full`. What was sent stays, and sending works
+    /// again when there is room.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -323,7 +299,7 @@ impl<T, C: Codec<T>> Sender<T, C> {
 ///
 /// Clones send into the same channel. When the last one is dropped, the receiver gets what is left and then
 /// [`RecvError::Disconnected`](crate::RecvError::Disconnected).
-pub struct SyncSender<T, C = Bincode> {
+pub struct SyncSender<T: ?Sized, C = Bincode> {
     handle: Handle<T, C>,
 }
 
@@ -377,9 +353,9 @@ impl<T, C: Codec<T>> SyncSender<T, C> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        match self.handle.send(&value, Wait::No) {
+        match self.handle.send_value(&value, Wait::No) {
             Ok(()) => Ok(()),
-            Err(failed) => Err(failed.into_try(value)),
+            Err(not_sent) => Err(not_sent.into_try(value)),
         }
     }
 
@@ -403,9 +379,142 @@ impl<T, C: Codec<T>> SyncSender<T, C> {
     /// ```
     pub fn send_timeout(&self, value: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         let wait = Wait::Until(Instant::now().checked_add(timeout));
-        match self.handle.send(&value, wait) {
+        match self.handle.send_value(&value, wait) {
             Ok(()) => Ok(()),
-            Err(failed) => Err(failed.into_timeout(value)),
+            Err(not_sent) => Err(not_sent.into_timeout(value)),
         }
+    }
+}
+
+/// The sending half of a channel of bytes: as a [`Sender`] in all but that it takes bytes, which are copied once.
+///
+/// See [`Options::bytes_channel`](crate::Options::bytes_channel) for an example.
+pub type BytesSender = Sender<[u8], Bytes>;
+
+impl Sender<[u8], Bytes> {
+    /// Sends bytes, which are copied once. Waits as [`Sender::send`](crate::Sender::send) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send`](crate::Sender::send).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::Options::default().bytes_channel(dir.path().join("queue"))?;
+    /// tx.send(b"hello").unwrap();
+    /// assert_eq!(rx.recv().unwrap()[..], *b"hello");
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
+        self.send_vectored(&[IoSlice::new(bytes)])
+    }
+
+    /// Sends several pieces of bytes as one message.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::send`](crate::Sender::send).
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::Options::default().bytes_channel(dir.path().join("queue"))?;
+    /// tx.send_vectored(&[IoSlice::new(b"head"), IoSlice::new(b"body")]).unwrap();
+    /// assert_eq!(rx.recv().unwrap()[..], *b"headbody");
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<(), SendError<()>> {
+        let sent = self.handle.send_bytes(pieces, Wait::No);
+        sent.map_err(NotSent::without_value)
+    }
+}
+
+/// The sending half of a bounded channel of bytes: as a [`SyncSender`] in all but that it takes bytes, which are
+/// copied once.
+///
+/// See [`Options::bytes_sync_channel`](crate::Options::bytes_sync_channel) for an example.
+pub type BytesSyncSender = SyncSender<[u8], Bytes>;
+
+impl SyncSender<[u8], Bytes> {
+    /// Sends bytes, which are copied once. Waits as [`SyncSender::send`](crate::SyncSender::send) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`SyncSender::send`](crate::SyncSender::send).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::Options::default().bytes_sync_channel(dir.path().join("queue"), 8)?;
+    /// tx.send(b"hello").unwrap();
+    /// assert_eq!(rx.recv().unwrap()[..], *b"hello");
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn send(&self, bytes: &[u8]) -> Result<(), SendError<()>> {
+        self.send_vectored(&[IoSlice::new(bytes)])
+    }
+
+    /// Sends several pieces of bytes as one message.
+    ///
+    /// # Errors
+    ///
+    /// As [`SyncSender::send`](crate::SyncSender::send).
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, rx) = walchan::Options::default().bytes_sync_channel(dir.path().join("queue"), 8)?;
+    /// tx.send_vectored(&[IoSlice::new(b"head"), IoSlice::new(b"body")]).unwrap();
+    /// assert_eq!(rx.recv().unwrap()[..], *b"headbody");
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<(), SendError<()>> {
+        let sent = self.handle.send_bytes(pieces, Wait::Until(None));
+        sent.map_err(NotSent::without_value)
+    }
+
+    /// Sends if there is room; as [`SyncSender::try_send`](crate::SyncSender::try_send).
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Full`] if there is no room; else as [`SyncSender::send`](crate::SyncSender::send).
+    ///
+    /// ```
+    /// use walchan::TrySendError;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, _rx) = walchan::Options::default().bytes_sync_channel(dir.path().join("queue"), 1)?;
+    /// assert_eq!(tx.try_send(b"one"), Ok(()));
+    /// assert_eq!(tx.try_send(b"two"), Err(TrySendError::Full(())));
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn try_send(&self, bytes: &[u8]) -> Result<(), TrySendError<()>> {
+        let sent = self.handle.send_bytes(&[IoSlice::new(bytes)], Wait::No);
+        sent.map_err(|not_sent| not_sent.into_try(()))
+    }
+
+    /// Sends if there is room in time; as [`SyncSender::send_timeout`](crate::SyncSender::send_timeout).
+    ///
+    /// # Errors
+    ///
+    /// [`SendTimeoutError::Timeout`] if there was no room; else as [`SyncSender::send`](crate::SyncSender::send).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let (tx, _rx) = walchan::Options::default().bytes_sync_channel(dir.path().join("queue"), 1)?;
+    /// assert_eq!(tx.send_timeout(b"one", Duration::from_millis(1)), Ok(()));
+    /// # Ok::<(), walchan::Error>(())
+    /// ```
+    pub fn send_timeout(
+        &self,
+        bytes: &[u8],
+        timeout: Duration,
+    ) -> Result<(), SendTimeoutError<()>> {
+        let wait = Wait::Until(Instant::now().checked_add(timeout));
+        let sent = self.handle.send_bytes(&[IoSlice::new(bytes)], wait);
+        sent.map_err(|not_sent| not_sent.into_timeout(()))
     }
 }

@@ -1,6 +1,7 @@
 //! What `recv` could not deliver.
 
-use crate::error::{CodecError, Error};
+use crate::codec::CodecError;
+use crate::error::Error;
 use crate::message_id::MessageId;
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use walchan_core::channel::{Channel, DamageCause, InFlight, OnDisk};
 /// Something in the ring that could not be delivered, and its bytes.
 pub(crate) struct Undelivered {
     channel: Arc<Channel<OnDisk>>,
-    held: InFlight<OnDisk>,
+    place: InFlight<OnDisk>,
     bytes: Vec<u8>,
 }
 
@@ -19,18 +20,18 @@ impl Undelivered {
     #[inline(never)]
     pub(crate) fn new(
         channel: &Arc<Channel<OnDisk>>,
-        held: InFlight<OnDisk>,
+        place: InFlight<OnDisk>,
         bytes: &[u8],
     ) -> Self {
         Undelivered {
             channel: Arc::clone(channel),
-            held,
+            place,
             bytes: bytes.to_vec(),
         }
     }
 
     fn id(&self) -> MessageId {
-        MessageId::new(self.held.position, self.channel.tag(&self.held))
+        MessageId::new(self.place.position, self.channel.tag(&self.place))
     }
 
     fn copy_aside(&self) -> Result<PathBuf, Error> {
@@ -57,7 +58,7 @@ impl PartialEq for Undelivered {
 
 /// A message whose bytes are what was sent, and cannot be decoded as the channel's type.
 ///
-/// Dropping it leaves the message as it is, for the next life; it stays unacknowledged. Like a delivery it
+/// Dropping it leaves the message as it is: it stays unacknowledged, and the next open delivers it again. Like a delivery it
 /// keeps the channel open.
 ///
 /// ```
@@ -113,7 +114,7 @@ impl Undecodable {
     /// As [`Delivery::ack`](crate::Delivery::ack).
     pub fn acknowledge(self) -> Result<(), Error> {
         let channel = &self.undelivered.channel;
-        channel.acknowledge(&self.undelivered.held);
+        channel.acknowledge(&self.undelivered.place);
         Ok(channel.shared().check()?)
     }
 
@@ -139,7 +140,7 @@ impl fmt::Display for Undecodable {
 
 /// A place in the ring that was on stable storage, and is not what it was.
 ///
-/// Dropping it leaves everything as it is: the next life reports it again, and the space from here on
+/// Dropping it leaves everything as it is: the next open reports it again, and the space from here on
 /// does not come back until it is settled. Like a delivery it keeps the channel open.
 ///
 /// ```no_run
@@ -160,7 +161,7 @@ impl Corrupt {
     /// Position of the first byte: where the damaged message began, as far as that can be told.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.undelivered.held.position
+        self.undelivered.place.position
     }
 
     /// The id that a message at this position has.
@@ -181,7 +182,7 @@ impl Corrupt {
     pub fn cause(&self) -> DamageCause {
         self.undelivered
             .channel
-            .damage_cause(&self.undelivered.held, &self.undelivered.bytes)
+            .damage_cause(&self.undelivered.place, &self.undelivered.bytes)
     }
 
     /// Gives the place up: its space comes back like that of an acknowledged message.
@@ -191,7 +192,7 @@ impl Corrupt {
     /// As [`Delivery::ack`](crate::Delivery::ack).
     pub fn acknowledge(self) -> Result<(), Error> {
         let channel = &self.undelivered.channel;
-        channel.release_damage(&self.undelivered.held, self.end);
+        channel.release_damage(&self.undelivered.place, self.end);
         Ok(channel.shared().check()?)
     }
 
@@ -211,7 +212,7 @@ impl Corrupt {
 
 impl fmt::Display for Corrupt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, to) = (self.undelivered.held.position, self.end);
+        let (from, to) = (self.undelivered.place.position, self.end);
         write!(f, "positions {from} to {to} are damaged: {}", self.cause())
     }
 }

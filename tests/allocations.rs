@@ -52,7 +52,9 @@ fn allocations(turn: impl Fn()) -> Option<u64> {
 fn values<C: Codec<[u64; 8]>>(dir: &Path, durability: Durability) {
     let path = dir.join(format!("values by codec {}", C::ID));
     let options = with(durability);
-    let (tx, rx) = walchan::sync_channel_with_codec::<[u64; 8], C>(path, 100, options).unwrap();
+    let (tx, rx) = options
+        .codec_sync_channel::<[u64; 8], C>(path, 100)
+        .unwrap();
     let turn = || {
         for n in 0..20 {
             tx.send([n; 8]).unwrap();
@@ -74,8 +76,7 @@ fn nothing_is_allocated_for_a_message_of_bytes_or_of_a_fixed_size() {
     for durability in every_durability() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bytes");
-        let (tx, rx) =
-            walchan::bytes_sync_channel_with_options(&path, 100, with(durability)).unwrap();
+        let (tx, rx) = with(durability).bytes_sync_channel(&path, 100).unwrap();
         let payload = [7; 1000];
         let turn = || {
             for _ in 0..20 {

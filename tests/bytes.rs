@@ -12,7 +12,7 @@ use walchan::{
 };
 
 fn open(path: &std::path::Path, options: Options) -> (BytesSender, BytesReceiver) {
-    walchan::bytes_channel_with_options(path, options).unwrap()
+    options.bytes_channel(path).unwrap()
 }
 
 fn message(n: u64) -> Vec<u8> {
@@ -148,7 +148,7 @@ fn a_bound_holds_for_bytes() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
-    let (tx, rx) = walchan::bytes_sync_channel_with_options(&path, 2, flush()).unwrap();
+    let (tx, rx) = flush().bytes_sync_channel(&path, 2).unwrap();
     tx.send(b"1").unwrap();
     tx.try_send(b"2").unwrap();
     assert_eq!(tx.try_send(b"3"), Err(TrySendError::Full(())));

@@ -23,7 +23,7 @@ const SAMPLE: Sample = Sample {
 type Both<T, C> = (walchan::Sender<T, C>, walchan::Receiver<T, C>);
 
 fn open<T, C: Codec<T>>(path: &Path) -> Result<Both<T, C>, Error> {
-    walchan::channel_with_codec(path, Options::default())
+    Options::default().codec_channel(path)
 }
 
 #[test]

@@ -533,7 +533,7 @@ fn a_large_ring_that_is_full_is_recovered() {
             ring_bytes: Some(8 << 20),
             ..with(durability)
         };
-        let open = |path: &Path| walchan::bytes_sync_channel_with_options(path, 1 << 20, options());
+        let open = |path: &Path| options().bytes_sync_channel(path, 1 << 20);
         let payload = |n: u64| vec![n as u8; 500 + (n * 37 % 4000) as usize];
         let (tx, rx) = open(&path).unwrap();
         let mut numbers = 0..;
@@ -571,8 +571,7 @@ fn a_flipped_bit_is_found_anywhere_in_a_large_ring() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("q"), dir.path().join("copy"));
-    let open =
-        |path: &Path| walchan::bytes_sync_channel_with_options(path, 1 << 20, ring(RING_LEN));
+    let open = |path: &Path| ring(RING_LEN).bytes_sync_channel(path, 1 << 20);
     let (tx, _rx) = open(&path).unwrap();
     let sent = (0..).take_while(|n| tx.try_send(&[*n as u8; LEN]).is_ok());
     let sent: Vec<u64> = sent.collect();

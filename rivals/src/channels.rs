@@ -92,7 +92,7 @@ pub fn walchan<M: Message, C: Codec<M>>(
 ) -> Contender<'static> {
     Contender::new(name, producers, move |n, dir| {
         let path = dir.join("queue");
-        let opened = walchan::sync_channel_with_codec::<M, C>(path, bound, options.clone());
+        let opened = options.clone().codec_sync_channel::<M, C>(path, bound);
         let (tx, rx) = opened.expect("a new channel");
         assert_eq!(tx.durability(), options.durability, "built without fsync");
         let send = |tx: &mut walchan::SyncSender<M, C>, message| {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod caught;
+mod circles;
 mod cuts;
 mod disks;
 mod fuzz;

@@ -10,14 +10,13 @@
 //!
 //! The checksum covers position, salt, length, kind and payload, not the state, which changes.
 
+pub use super::FRAME_ALIGN;
 use super::{POSITION_MAX, get_u64, put_u64};
 use crate::planted::planted;
 use std::io::IoSlice;
 
 /// Bytes of a frame's header.
 pub const FRAME_HEADER_LEN: u64 = 16;
-/// Frames begin at multiples of this, so that a header never crosses a sector or the ring's end.
-pub const FRAME_ALIGN: u64 = 16;
 /// The length field has 30 bits.
 pub const PAYLOAD_LEN_MAX: u64 = (1 << 30) - 1;
 /// The longest frame, header included.

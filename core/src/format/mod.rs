@@ -41,8 +41,10 @@ pub const COUNT_MAX: u64 = 1 << 62;
 const _: () = assert!(HEADER_LEN == 19 * PAGE_LEN, "docs/format.md says 77,824");
 const _: () = assert!(POSITION_MAX >> 4 < 1 << 56);
 
+/// Frames begin at multiples of this, so that a header never crosses a sector or the ring's end.
+pub const FRAME_ALIGN: u64 = 16;
 /// Bits of a position that are zero at the start of a frame.
-pub const FRAME_ALIGN_MASK: u64 = frame::FRAME_ALIGN - 1;
+pub const FRAME_ALIGN_MASK: u64 = FRAME_ALIGN - 1;
 
 /// Reads the little-endian `u32` at `at`.
 pub fn get_u32(bytes: &[u8], at: usize) -> u32 {

@@ -86,8 +86,8 @@ impl<D: Directory> Disk<D> {
             return Err(Error::Mismatch(Mismatch::Segments { count }));
         }
         self.judge_all(&mut plan, options.policy)?;
-        let drained = plan.drained.iter();
-        for (number, capacity) in drained.filter(|_| !planted!("drained_in_the_cache_alone")) {
+        let drained = planted!("drained_in_the_cache_alone", &[][..], &plan.drained[..]);
+        for (number, capacity) in drained {
             // Whoever was killed, or met a failed sync, may have left it in the cache alone; the next one is no longer told
             // by this one when it goes.
             let file = self.directory.open(*number, HEADER_LEN + capacity)?;

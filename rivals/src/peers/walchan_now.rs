@@ -16,7 +16,7 @@ pub fn open(dir: &Path, durable: bool, producers: usize) -> Ends {
         (BOUND_BEYOND_RING, flush_only(RING_BYTES))
     };
     let path = dir.join("queue");
-    let opened = walchan::sync_channel_with_codec::<Command, Plain>(path, bound, options);
+    let opened = options.codec_sync_channel::<Command, Plain>(path, bound);
     let (tx, rx) = opened.expect("a new channel");
     assert!(!durable || tx.durability() == Durability::SyncPerSend);
     let rx = rx.with_options(ReceiverOptions {

@@ -26,7 +26,8 @@ pub fn borrowed(len: usize) -> Contender<'static> {
         let ring = (len as u64 * BOUND as u64).clamp(1 << 20, RING_BYTES);
         let options = flush_only(ring);
         let path = dir.join("queue");
-        let (tx, rx) = walchan::bytes_sync_channel_with_options(path, BOUND_BEYOND_RING, options)
+        let (tx, rx) = options
+            .bytes_sync_channel(path, BOUND_BEYOND_RING)
             .expect("a new channel");
         let send = move |stamps: &mut dyn Iterator<Item = u64>, mut buffer: Blob| {
             for stamp in stamps {
