@@ -4,6 +4,7 @@
 //! other: one pair of threads that never pause, a bound that is always full, a sync that is always shared.
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_types)] // never under loom
 
 use std::path::Path;
 use std::sync::Arc;

@@ -56,14 +56,13 @@ impl Deliverable for [u8] {
     }
 }
 
-/// Payloads that are bytes, and nothing else: in place of a codec in the types of a channel of bytes.
+/// Payloads that are bytes, and nothing else: in place of a codec in the type of a receiver of bytes.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// let options = walchan::Options::default();
-/// let (tx, _rx) = options.bytes_channel(dir.path().join("queue"))?;
-/// let tx: walchan::Sender<[u8], walchan::Bytes> = tx;
-/// tx.send(b"one").unwrap();
+/// let (_tx, rx) = options.bytes_channel(dir.path().join("queue"))?;
+/// let rx: walchan::Receiver<[u8], walchan::Bytes> = rx;
 /// # Ok::<(), walchan::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -186,7 +186,7 @@ impl Options {
         path: impl AsRef<Path>,
     ) -> Result<(BytesSender, BytesReceiver), Error> {
         let parts = self.open(path.as_ref(), None, 0, <Bytes as Deliver<[u8]>>::FILE_ID)?;
-        Ok((Sender::new(parts.0.clone()), Receiver::new(parts)))
+        Ok((BytesSender::new(parts.0.clone()), Receiver::new(parts)))
     }
 
     /// Opens a channel of bytes in which at most `bound` messages are unacknowledged, or makes it. Unless
@@ -213,7 +213,7 @@ impl Options {
     ) -> Result<(BytesSyncSender, BytesReceiver), Error> {
         let codec = <Bytes as Deliver<[u8]>>::FILE_ID;
         let parts = self.open(path.as_ref(), Some(bound), 0, codec)?;
-        Ok((SyncSender::new(parts.0.clone()), Receiver::new(parts)))
+        Ok((BytesSyncSender::new(parts.0.clone()), Receiver::new(parts)))
     }
 
     /// The bytes on disk of a bounded channel of `T`, before anything is made: it never has more, and allocates no more once it

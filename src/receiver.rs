@@ -203,7 +203,8 @@ impl Deliver<[u8]> for Bytes {
 /// senders; what is not acknowledged stays for the next open.
 pub struct Receiver<T: ?Sized, C = Bincode> {
     half: Half,
-    message: PhantomData<fn() -> (Box<T>, C)>,
+    message: PhantomData<fn() -> Box<T>>,
+    codec: PhantomData<fn() -> C>,
 }
 
 /// The receiving half of a channel of bytes: its deliveries are borrowed from the channel's file.
@@ -223,6 +224,7 @@ impl<T: ?Sized, C> Receiver<T, C> {
         Receiver {
             half: Half::new(parts),
             message: PhantomData,
+            codec: PhantomData,
         }
     }
 

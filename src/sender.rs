@@ -82,7 +82,8 @@ struct Handle<T: ?Sized, C> {
     /// Set when this handle has seen its own bytes decode.
     checked: OnceLock<()>,
     // The handle takes messages in; it owns none.
-    message: PhantomData<(fn(&T), fn(C))>,
+    message: PhantomData<fn(&T)>,
+    codec: PhantomData<fn(C)>,
 }
 
 impl<T: ?Sized, C> Handle<T, C> {
@@ -93,6 +94,7 @@ impl<T: ?Sized, C> Handle<T, C> {
             segment: CurrentSegment::new(),
             checked: OnceLock::new(),
             message: PhantomData,
+            codec: PhantomData,
         }
     }
 
@@ -174,8 +176,8 @@ impl<T: ?Sized, C> Drop for Handle<T, C> {
 
 /// The documentation and methods that both halves share.
 macro_rules! handle_methods {
-    ($name:ident, $open:literal) => {
-        impl<T: ?Sized, C> $name<T, C> {
+    ($name:ident [$($generics:tt)*] [$($args:tt)*], $open:literal, $message:literal) => {
+        impl<$($generics)*> $name<$($args)*> {
             pub(crate) fn new(channel: Arc<Channel<OnDisk>>) -> Self {
                 $name {
                     handle: Handle::new(channel),
@@ -208,7 +210,7 @@ macro_rules! handle_methods {
             /// ```
             /// # let dir = tempfile::tempdir()?;
             #[doc = $open]
-            /// tx.send(1).unwrap();
+            #[doc = $message]
             /// # if cfg!(feature = "fsync") {
             /// tx.sync()?;
             /// # }
@@ -234,7 +236,7 @@ macro_rules! handle_methods {
             }
         }
 
-        impl<T: ?Sized, C> Clone for $name<T, C> {
+        impl<$($generics)*> Clone for $name<$($args)*> {
             fn clone(&self) -> Self {
                 $name {
                     handle: self.handle.clone(),
@@ -242,7 +244,7 @@ macro_rules! handle_methods {
             }
         }
 
-        impl<T: ?Sized, C> fmt::Debug for $name<T, C> {
+        impl<$($generics)*> fmt::Debug for $name<$($args)*> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name))
                     .field("path", &self.handle.channel.path())
@@ -251,8 +253,8 @@ macro_rules! handle_methods {
         }
 
         // A panic of user code happens before anything is claimed, and leaves the channel as it was.
-        impl<T: ?Sized, C> UnwindSafe for $name<T, C> {}
-        impl<T: ?Sized, C> RefUnwindSafe for $name<T, C> {}
+        impl<$($generics)*> UnwindSafe for $name<$($args)*> {}
+        impl<$($generics)*> RefUnwindSafe for $name<$($args)*> {}
     };
 }
 
@@ -260,14 +262,11 @@ macro_rules! handle_methods {
 ///
 /// Clones send into the same channel. When the last one is dropped, the receiver gets what is left and then
 /// [`RecvError::Disconnected`](crate::RecvError::Disconnected).
-pub struct Sender<T: ?Sized, C = Bincode> {
+pub struct Sender<T, C = Bincode> {
     handle: Handle<T, C>,
 }
 
-handle_methods!(
-    Sender,
-    "let (tx, rx) = walchan::channel::<u32>(dir.path().join(\"queue\"))?;"
-);
+handle_methods!(Sender [T, C] [T, C], "let (tx, rx) = walchan::channel::<u32>(dir.path().join(\"queue\"))?;", "tx.send(1).unwrap();");
 
 impl<T, C: Codec<T>> Sender<T, C> {
     /// Sends a message. Never waits for the receiver: when the ring is full the channel goes on in segments, the next of
@@ -299,14 +298,11 @@ impl<T, C: Codec<T>> Sender<T, C> {
 ///
 /// Clones send into the same channel. When the last one is dropped, the receiver gets what is left and then
 /// [`RecvError::Disconnected`](crate::RecvError::Disconnected).
-pub struct SyncSender<T: ?Sized, C = Bincode> {
+pub struct SyncSender<T, C = Bincode> {
     handle: Handle<T, C>,
 }
 
-handle_methods!(
-    SyncSender,
-    "let (tx, rx) = walchan::sync_channel::<u32>(dir.path().join(\"queue\"), 8)?;"
-);
+handle_methods!(SyncSender [T, C] [T, C], "let (tx, rx) = walchan::sync_channel::<u32>(dir.path().join(\"queue\"), 8)?;", "tx.send(1).unwrap();");
 
 impl<T, C: Codec<T>> SyncSender<T, C> {
     /// Sends a message. Waits while as many messages as the bound allows are unacknowledged, or the ring is
@@ -389,9 +385,17 @@ impl<T, C: Codec<T>> SyncSender<T, C> {
 /// The sending half of a channel of bytes: as a [`Sender`] in all but that it takes bytes, which are copied once.
 ///
 /// See [`Options::bytes_channel`](crate::Options::bytes_channel) for an example.
-pub type BytesSender = Sender<[u8], Bytes>;
+pub struct BytesSender {
+    handle: Handle<[u8], Bytes>,
+}
 
-impl Sender<[u8], Bytes> {
+handle_methods!(
+    BytesSender [] [],
+    "let (tx, rx) = walchan::Options::default().bytes_channel(dir.path().join(\"queue\"))?;",
+    "tx.send(b\"one\").unwrap();"
+);
+
+impl BytesSender {
     /// Sends bytes, which are copied once. Waits as [`Sender::send`](crate::Sender::send) does.
     ///
     /// # Errors
@@ -434,9 +438,17 @@ impl Sender<[u8], Bytes> {
 /// copied once.
 ///
 /// See [`Options::bytes_sync_channel`](crate::Options::bytes_sync_channel) for an example.
-pub type BytesSyncSender = SyncSender<[u8], Bytes>;
+pub struct BytesSyncSender {
+    handle: Handle<[u8], Bytes>,
+}
 
-impl SyncSender<[u8], Bytes> {
+handle_methods!(
+    BytesSyncSender [] [],
+    "let (tx, rx) = walchan::Options::default().bytes_sync_channel(dir.path().join(\"queue\"), 8)?;",
+    "tx.send(b\"one\").unwrap();"
+);
+
+impl BytesSyncSender {
     /// Sends bytes, which are copied once. Waits as [`SyncSender::send`](crate::SyncSender::send) does.
     ///
     /// # Errors

@@ -18,6 +18,8 @@
 
 #![deny(unsafe_code)] // `storage` and two functions of `ring` say why they may
 #![warn(missing_docs)]
+// Conveniences for users; this crate has one.
+#![allow(clippy::new_without_default, clippy::len_without_is_empty)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

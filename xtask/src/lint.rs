@@ -2,9 +2,9 @@
 
 use crate::planted;
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
-use crate::{promises, walls};
+use crate::{lifecycle, packages, promises, walls, way};
 
-/// Combinations of features: `models` does nothing without loom, and `bytemuck` adds one codec.
+/// Combinations of features of walchan: `bytemuck` adds one codec. `models` of the core does nothing without loom.
 const FEATURES: [&str; 6] = [
     "",
     "fsync",
@@ -17,9 +17,14 @@ const FEATURES: [&str; 6] = [
 pub fn run() -> Outcome {
     let mut plan = Plan::default();
     plan.command("formatting", cargo("fmt --all --check"))?;
+    let fuzz = cargo("fmt --check --manifest-path proof/fuzz/Cargo.toml");
+    plan.command("formatting of the fuzz targets", fuzz)?;
     plan.step("walls between modules", "cargo xtask lint", walls::run)?;
     plan.step("planted bugs", "cargo xtask lint", planted::compare)?;
     plan.step("promises and tests", "cargo xtask lint", promises::run)?;
+    plan.step("life cycle and tests", "cargo xtask lint", lifecycle::run)?;
+    plan.step("the way of one message", "cargo xtask lint", way::run)?;
+    plan.step("published packages", "cargo xtask lint", packages::run)?;
     let clippy = cargo("clippy --workspace --exclude rivals --all-targets -- -D warnings");
     plan.command("clippy", clippy)?;
     for list in FEATURES {
@@ -36,7 +41,9 @@ pub fn run() -> Outcome {
         plan.command(&format!("clippy under loom, {what}"), clippy)?;
     }
     for what in ["", "--document-private-items"] {
-        let mut doc = cargo(&format!("doc --no-deps --lib --features bytemuck {what}"));
+        let mut doc = cargo(&format!(
+            "doc --no-deps --lib -p walchan -p walchan-core --features walchan/bytemuck {what}"
+        ));
         doc.env("RUSTDOCFLAGS", "-D warnings");
         plan.command(&format!("documentation {what}"), doc)?;
     }

@@ -9,9 +9,11 @@ mod fuzz;
 mod images;
 mod instructions;
 mod kills;
+mod lifecycle;
 mod lint;
 mod orderings;
 mod pacing;
+mod packages;
 mod performance;
 mod planted;
 mod promises;
@@ -23,6 +25,7 @@ mod source;
 mod tables;
 mod test;
 mod walls;
+mod way;
 
 use std::process::ExitCode;
 
@@ -31,8 +34,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   test              every test: debug, docs, release, without features, models, planted faults
   images [COUNT] [SEED]
                     open so many crash images of random programs, 10000000 unless told otherwise
-  lint              formatting, clippy, documentation, and the walls between the modules
-  orderings         compare the atomic operations in src with the tables of docs/protocol.md
+  lint              formatting, clippy, documentation, the walls between the modules, and what the docs name
+  orderings         compare the atomic operations with the tables of docs/protocol.md
   sabotage [NAME..] weaken one ordering at a time; the test named in docs/protocol.md must fail
   planted [NAME..]  plant one bug at a time; the test named in docs/planted.md must fail
   calls             every system call of a channel's life is the last one, or fails, once and for ever

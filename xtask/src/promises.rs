@@ -13,7 +13,7 @@ pub fn run() -> Outcome {
 }
 
 /// The names of all functions that follow a `#[test]`.
-fn tests(sources: &[Source]) -> BTreeSet<String> {
+pub fn tests(sources: &[Source]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for source in sources {
         let mut test = false;

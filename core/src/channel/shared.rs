@@ -54,6 +54,7 @@ impl<F: Files> InFlight<F> {
 }
 
 impl<F: Files<Memory: Medium>> Channel<F> {
+    /// What all files of the channel share.
     pub fn shared(&self) -> &Shared {
         self.chain.shared()
     }
@@ -68,6 +69,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         self.chain.first()
     }
 
+    /// Of the ring, absolute.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -85,11 +87,13 @@ impl<F: Files<Memory: Medium>> Channel<F> {
             .map_or(0, |incarnation| incarnation.tag)
     }
 
+    /// Returns when everything sent before the call, by anyone, is on stable storage.
     pub fn sync_sent(&self) -> Result<(), Error> {
         Self::can_sync()?;
         Ok(self.chain.sync_sent()?)
     }
 
+    /// Returns when everything acknowledged before the call is, too.
     pub fn sync_progress(&self) -> Result<(), Error> {
         Self::can_sync()?;
         Ok(self.chain.sync_progress()?)

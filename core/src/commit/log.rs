@@ -83,6 +83,7 @@ pub struct LogSetup<M: Memory> {
 }
 
 impl<M: Memory> Log<M> {
+    /// A log over a ring.
     pub fn new(ring: Ring<M>, shared: Arc<Shared>, setup: LogSetup<M>) -> Self {
         let LogSetup {
             stored,
@@ -116,6 +117,7 @@ impl<M: Memory> Log<M> {
         }
     }
 
+    /// The ring.
     pub fn ring(&self) -> &Ring<M> {
         &self.ring
     }

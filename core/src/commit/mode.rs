@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 /// When sends are synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// Each send is synced before it returns; sends of several threads share syncs.
     PerSend,
+    /// Nothing is synced but what is asked for.
     FlushOnly,
     /// At most `max_ops` returned sends are not covered by a completed sync; at least 1.
     Every {
+        /// Returned sends that no completed sync covers, at most.
         max_ops: u64,
+        /// A sync begins at the latest so long after the first of these.
         max_delay: Duration,
     },
 }
@@ -30,6 +34,7 @@ impl Mode {
 /// How long a send waits for room.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait {
+    /// Not at all.
     No,
     /// `None`: for ever.
     Until(Option<Instant>),
@@ -40,9 +45,13 @@ pub enum Wait {
 pub enum SendFailure {
     /// No room, within the time allowed.
     Full,
+    /// The receiver is gone. The message is not in the channel.
     Disconnected,
+    /// It can never fit.
     TooLarge {
+        /// Bytes of the payload.
         len: u64,
+        /// Bytes that fit.
         max: u64,
     },
     /// The message is not in the channel.

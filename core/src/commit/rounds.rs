@@ -206,13 +206,13 @@ impl<M: Memory> Log<M> {
     /// The sync of a round. One that failed is not tried again: what the disk says then is not to be believed.
     fn sync_round(&self) -> io::Result<()> {
         let memory = self.ring.memory();
-        let synced = planted!("round_not_synced", Ok(()), memory.sync());
-        let synced = planted!(
+        let first = planted!("round_not_synced", Ok(()), memory.sync());
+        let last = planted!(
             "failed_sync_retried",
-            synced.or_else(|_| memory.sync()),
-            synced
+            first.or_else(|_| memory.sync()),
+            first
         );
-        planted!("failed_sync_forgotten", synced.or(Ok(())), synced)
+        planted!("failed_sync_forgotten", last.or(Ok(())), last)
     }
 
     /// Whether a round can do without a checkpoint, because a commit marker at the frontier records the commit that the checkpoint
@@ -288,11 +288,11 @@ impl<M: Memory> Log<M> {
             return *pages.newest();
         }
         let names_commit = clean || pages.names_commit || pages.frozen || self.is_synced_mode();
-        let commit = match names_commit {
+        let known = match names_commit {
             true => self.commit().max(head),
             false => head,
         };
-        let commit = planted!("commit_before_data", tail, commit);
+        let commit = planted!("commit_before_data", tail, known);
         let sealed = clean && self.ring.end() == Some(tail);
         let (unacknowledged, handed_out) = match clean {
             true => self.counts(head, tail),

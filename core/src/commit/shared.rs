@@ -19,6 +19,7 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Of an error that goes to whoever meets it first.
     pub fn of(error: &io::Error) -> Self {
         Failure {
             kind: error.kind(),
@@ -27,6 +28,7 @@ impl Failure {
         }
     }
 
+    /// The same error, for another one.
     pub fn to_error(&self) -> io::Error {
         match self.os {
             Some(code) => io::Error::from_raw_os_error(code),
@@ -40,6 +42,7 @@ pub(super) const POISONED: u32 = 1;
 pub(super) const RECEIVER_GONE: u32 = 2;
 pub(super) const SENDERS_GONE: u32 = 4;
 
+/// What all files of a channel share.
 #[derive(Debug)]
 pub struct Shared {
     pub(super) mode: Mode,
@@ -48,7 +51,9 @@ pub struct Shared {
     senders: AtomicU64,
     /// The first one of a sync. It ends the channel.
     failure: Mutex<Option<Failure>>,
+    /// What the threads of the channel wait for.
     pub events: Arc<Events>,
+    /// Asks the timer thread.
     pub timer: Timer,
     /// Asks the housekeeper: see `keeper`.
     pub housekeeper: Flags,
@@ -65,6 +70,7 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// A channel without a handle.
     pub fn new(mode: Mode) -> Self {
         Shared {
             mode,
@@ -83,10 +89,12 @@ impl Shared {
         }
     }
 
+    /// When sends are synced.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
+    /// Whether anything is synced that nobody asks for.
     pub fn is_synced_mode(&self) -> bool {
         self.mode != Mode::FlushOnly
     }
@@ -109,10 +117,12 @@ impl Shared {
         self.events.synced.notify();
     }
 
+    /// The receiver is gone: no send succeeds any more.
     pub fn receiver_left(&self) {
         self.set_status(RECEIVER_GONE);
     }
 
+    /// A handle that can send is made.
     pub fn sender_joined(&self) {
         // [O:sender_joined] Relaxed: whoever clones a handle keeps the count above zero.
         self.senders.fetch_add(1, Ordering::Relaxed);
@@ -130,6 +140,7 @@ impl Shared {
         }
     }
 
+    /// Whether no send can succeed any more.
     pub fn receiver_is_gone(&self) -> bool {
         self.has_status(RECEIVER_GONE)
     }
@@ -153,6 +164,7 @@ impl Shared {
         }
     }
 
+    /// The error of a send, if the channel has failed or has no receiver.
     #[inline]
     pub fn check_open(&self) -> Result<(), SendFailure> {
         if self.has_status(POISONED | RECEIVER_GONE) {
@@ -162,6 +174,7 @@ impl Shared {
         Ok(())
     }
 
+    /// Acknowledgements behind which the head moves; 0 is 1.
     pub fn set_commit_every(&self, count: u64) {
         // [O:settings] Relaxed: a setting; no data hangs on it.
         self.commit_every.store(count.max(1), Ordering::Relaxed);
@@ -179,6 +192,7 @@ impl Shared {
         self.ring_is_next.load(Ordering::Relaxed)
     }
 
+    /// Sets what [`Shared::ring_is_next`] tells.
     pub fn set_ring_is_next(&self, near: bool) {
         // [O:ring_near] Relaxed: as above.
         self.ring_is_next.store(near, Ordering::Relaxed);

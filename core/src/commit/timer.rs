@@ -14,6 +14,7 @@ pub const HURRY: u32 = 4;
 /// The channel closes.
 pub const STOP: u32 = 8;
 
+/// The flags of the timer thread, and its delay.
 #[derive(Debug)]
 pub struct Timer {
     flags: Flags,
@@ -30,6 +31,7 @@ impl Deref for Timer {
 }
 
 impl Timer {
+    /// No flag is set, and there is no delay.
     pub fn new() -> Self {
         Timer {
             flags: Flags::new(),
@@ -37,12 +39,14 @@ impl Timer {
         }
     }
 
+    /// The head moves at the latest so long after an acknowledgement; zero is off.
     pub fn set_commit_delay(&self, delay: Duration) {
         let ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         // [O:settings] Relaxed: a setting; no data hangs on it.
         self.commit_delay_ns.store(ns, Ordering::Relaxed);
     }
 
+    /// That delay; `None` if it is off.
     pub fn commit_delay(&self) -> Option<Duration> {
         // [O:settings] Relaxed: a setting; no data hangs on it.
         match self.commit_delay_ns.load(Ordering::Relaxed) {

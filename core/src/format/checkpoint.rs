@@ -70,6 +70,7 @@ impl Checkpoint {
         }
     }
 
+    /// The bytes of a page from its start; the rest of the page is zero.
     pub fn encode(&self) -> [u8; CHECKPOINT_LEN] {
         let mut bytes = [0; CHECKPOINT_LEN];
         put_u64(&mut bytes, GENERATION_AT, self.generation);

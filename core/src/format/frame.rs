@@ -51,6 +51,7 @@ pub fn frame_len(len: u64) -> u64 {
 pub enum State {
     /// Handed out this often; `DELIVERIES_MORE` stands for that many or more.
     Delivered(u8),
+    /// Done; or nobody will receive it.
     Acknowledged,
 }
 
@@ -179,10 +180,12 @@ pub fn with_state(word0: u64, state: State) -> u64 {
     (word0 & !0xff) | u64::from(CODE[usize::from(state.index())])
 }
 
+/// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A message that was written when all before it was on stable storage.
     CommitMarker = 0,
+    /// A message.
     Message = 1,
     /// Fills the rest of the ring, so that the next frame is contiguous.
     Padding = 2,
@@ -211,6 +214,7 @@ impl Kind {
 pub struct Word1 {
     /// Its lower half: length, and kind in the upper two bits.
     low: u32,
+    /// Its upper half: over position, salt, length, kind and payload.
     pub checksum: u32,
 }
 
@@ -218,6 +222,7 @@ const KIND_SHIFT: u32 = 30;
 const LEN_MASK: u32 = PAYLOAD_LEN_MAX as u32;
 
 impl Word1 {
+    /// Of a frame whose payload has this CRC.
     #[inline]
     pub fn new(kind: Kind, position: u64, salt: u64, len: u32, payload_crc: u32) -> Self {
         debug_assert!(len <= LEN_MASK);
@@ -228,6 +233,7 @@ impl Word1 {
         }
     }
 
+    /// The word.
     #[inline]
     pub fn encode(self) -> u64 {
         u64::from(self.checksum) << 32 | u64::from(self.low)
@@ -243,6 +249,7 @@ impl Word1 {
         })
     }
 
+    /// What the frame is.
     #[inline]
     pub fn kind(self) -> Kind {
         KINDS[(self.low >> KIND_SHIFT) as usize]

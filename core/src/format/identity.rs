@@ -6,6 +6,7 @@ use super::{get_u32, get_u64, is_zero, put_u32, put_u64};
 
 /// As in PNG: a byte with the high bit, the name, and line ends that a text transfer would change.
 pub const MAGIC: [u8; 8] = *b"\x89WALC\r\n\x1a";
+/// The version of the files that are made.
 pub const FORMAT_VERSION: u32 = 3;
 /// The oldest version that is read. Its files are rings: where version 2 has a number, it has zeros.
 const VERSION_MIN: u32 = 1;
@@ -13,6 +14,7 @@ const VERSION_MIN: u32 = 1;
 pub const VERSION_OVERFLOW: u32 = 2;
 /// The oldest version that knows [`Kind::CommitMarker`](super::frame::Kind::CommitMarker).
 const VERSION_FIRST: u32 = 3;
+/// Bytes of a schema's name, at most.
 pub const SCHEMA_LEN_MAX: usize = 255;
 
 const MAGIC_AT: usize = 0;
@@ -52,12 +54,16 @@ pub(super) const FIELDS: &[(&str, usize)] = &[
     ("CRC-32", CRC_AT),
 ];
 
+/// What a file is: its first page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// Version of the format.
     pub version: u32,
     /// Bytes of ring; a power of two.
     pub capacity: u64,
+    /// Random; all files of a channel have it.
     pub channel_id: [u8; 16],
+    /// Number of the codec.
     pub codec: u32,
     /// Empty where none was given.
     pub schema: String,
@@ -80,6 +86,7 @@ impl Identity {
         (self.number > 0).then_some(self.start + self.capacity)
     }
 
+    /// The bytes of the page.
     pub fn encode(&self) -> Vec<u8> {
         let mut page = vec![0; PAGE_LEN as usize];
         page[MAGIC_AT..MAGIC_AT + 8].copy_from_slice(&MAGIC);

@@ -16,6 +16,7 @@ const SALT_AT: usize = START_AT + 8;
 const TAG_AT: usize = SALT_AT + 8;
 const NUMBER_AT: usize = TAG_AT + 8;
 pub(super) const ENTRY_LEN: usize = NUMBER_AT + 8;
+/// Bytes of one copy of the table.
 pub const TABLE_LEN: usize = (TABLE_PAGES * PAGE_LEN) as usize;
 /// Incarnations that a table holds.
 pub const INCARNATIONS_MAX: usize = (TABLE_LEN - ENTRIES_AT) / ENTRY_LEN;
@@ -57,10 +58,12 @@ pub struct Incarnation {
 pub struct Incarnations(Vec<Incarnation>);
 
 impl Incarnations {
+    /// Those of a new file.
     pub fn first(incarnation: Incarnation) -> Self {
         Incarnations(vec![incarnation])
     }
 
+    /// The last one.
     pub fn newest(&self) -> Incarnation {
         self.0[self.0.len() - 1]
     }
@@ -129,6 +132,7 @@ impl Incarnations {
         true
     }
 
+    /// The bytes of a copy of the table.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; TABLE_LEN];
         bytes[MAGIC_AT..MAGIC_AT + 8].copy_from_slice(&MAGIC);
@@ -153,6 +157,7 @@ impl Incarnations {
         hasher.finalize()
     }
 
+    /// Of the bytes of a copy. Everything in them is checked.
     pub fn decode(bytes: &[u8]) -> Result<Self, PageFault> {
         if bytes.len() != TABLE_LEN || bytes[MAGIC_AT..MAGIC_AT + 8] != MAGIC {
             return Err(PageFault::Magic);

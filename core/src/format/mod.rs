@@ -17,11 +17,14 @@ pub const SECTOR_LEN: u64 = 512;
 /// Pages of one copy of the incarnation table.
 pub const TABLE_PAGES: u64 = 8;
 
+/// Where the identity page begins.
 pub const IDENTITY_OFFSET: u64 = 0;
+/// Where the two copies of the incarnation table begin.
 pub const TABLE_OFFSETS: [u64; 2] = [
     IDENTITY_OFFSET + PAGE_LEN,
     IDENTITY_OFFSET + PAGE_LEN + TABLE_PAGES * PAGE_LEN,
 ];
+/// Where the two checkpoint pages begin.
 pub const CHECKPOINT_OFFSETS: [u64; 2] = [
     TABLE_OFFSETS[1] + TABLE_PAGES * PAGE_LEN,
     TABLE_OFFSETS[1] + (TABLE_PAGES + 1) * PAGE_LEN,
@@ -29,6 +32,7 @@ pub const CHECKPOINT_OFFSETS: [u64; 2] = [
 /// Length of the header, and offset of the ring.
 pub const HEADER_LEN: u64 = CHECKPOINT_OFFSETS[1] + PAGE_LEN;
 
+/// Bytes of the smallest ring.
 pub const CAPACITY_MIN: u64 = 64 * 1024;
 /// Keeps every sum of a position and a few capacities inside 60 bits.
 pub const CAPACITY_MAX: u64 = 1 << 44;
@@ -53,6 +57,7 @@ pub fn get_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(word)
 }
 
+/// Writes the little-endian `u32` at `at`.
 pub fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
@@ -68,10 +73,15 @@ pub fn is_zero(bytes: &[u8]) -> bool {
 /// Why a header page cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageFault {
+    /// It does not begin as it should.
     Magic,
+    /// It is of another version.
     Version(u32),
+    /// The checksum does not match.
     Checksum,
+    /// Reserved bytes are not zero.
     Reserved,
+    /// A field is out of its range.
     Field(&'static str),
 }
 

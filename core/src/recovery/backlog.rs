@@ -35,6 +35,7 @@ enum Step {
 }
 
 impl Backlog {
+    /// What lies in `[head, tail)`.
     pub fn new(head: u64, tail: u64, capacity: u64) -> Self {
         Backlog {
             at: head,

@@ -38,14 +38,19 @@ pub type Entropy<'a> = &'a mut dyn FnMut() -> io::Result<[u64; 2]>;
 pub struct Recovered {
     /// The newest is the one that begins now, unless `receive_only`.
     pub incarnations: Incarnations,
+    /// All before it is acknowledged.
     pub head: u64,
+    /// Where the next frame is claimed.
     pub tail: u64,
+    /// Messages that are not acknowledged.
     pub unacknowledged: u64,
+    /// Of these, handed out before.
     pub handed_out: u64,
     /// What both checkpoint pages hold now, durably.
     pub stored: [Checkpoint; 2],
     /// The incarnation table is full: there is no salt to send with.
     pub receive_only: bool,
+    /// What was found.
     pub report: RecoveryReport,
 }
 

@@ -36,6 +36,7 @@ pub fn judge(medium: &dyn Medium, capacity: u64, bounds: Bounds) -> Result<Judge
 }
 
 impl Judged {
+    /// Where the next frame would be claimed.
     pub fn tail(&self) -> u64 {
         self.findings.tail
     }

@@ -58,6 +58,7 @@ impl fmt::Display for DamagedFrame {
 /// What was found when the channel was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
+    /// The file was made by this open.
     pub created: bool,
     pub(super) clean: bool,
     pub(super) kept: u64,
@@ -69,6 +70,7 @@ pub struct RecoveryReport {
 }
 
 impl RecoveryReport {
+    /// That of a new channel.
     pub fn created() -> Self {
         RecoveryReport {
             created: true,

@@ -20,7 +20,10 @@ pub enum NoRoom {
     /// As many messages as the bound allows are unacknowledged.
     Bound,
     /// The frame ends beyond the limit: `needed` is where.
-    Space { needed: u64 },
+    Space {
+        /// Where it ends.
+        needed: u64,
+    },
     /// There is another file behind this one, which is sealed now.
     Sealed,
 }
@@ -28,6 +31,7 @@ pub enum NoRoom {
 /// How much room is worth taking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
+    /// Any that there is.
     Any,
     /// Where there was none at the last look, only a good part of all, for many claims. Of a small bound that is a single one.
     Batch,
@@ -288,6 +292,7 @@ impl<M: Memory> Claim<'_, M> {
         self.position
     }
 
+    /// Whether it is for a payload that is not empty.
     pub fn has_payload(&self) -> bool {
         self.len > 0
     }

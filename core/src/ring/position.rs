@@ -21,6 +21,7 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// That of a file.
     pub fn of(identity: &Identity) -> Self {
         Layout {
             once: identity.number > 0,

@@ -22,6 +22,7 @@ pub struct Reader {
 /// A message that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
+    /// Where the frame begins.
     pub position: u64,
     /// Deliveries so far, this one included; 14 stands for that many or more.
     pub deliveries: u8,

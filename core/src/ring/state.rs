@@ -14,9 +14,13 @@ use std::collections::BTreeSet;
 /// Where a ring begins its incarnation.
 #[derive(Clone, Debug)]
 pub struct Start {
+    /// All incarnations whose frames may be in the ring.
     pub incarnations: Incarnations,
+    /// All before it is acknowledged.
     pub head: u64,
+    /// Where the next frame is claimed.
     pub tail: u64,
+    /// Where space ends.
     pub limit: u64,
     /// Messages in `[head, tail)` that are not acknowledged.
     pub unacknowledged: u64,
@@ -102,10 +106,12 @@ pub struct Ring<M> {
     /// The head stops at the lowest of these: damage that nobody has settled.
     pub(super) damage: Mutex<BTreeSet<u64>>,
     pub(super) barrier: AtomicU64,
+    /// What the threads of the channel wait for.
     pub events: Arc<Events>,
 }
 
 impl<M: Memory> Ring<M> {
+    /// A ring over a memory that holds what `start` says.
     pub fn new(memory: M, layout: Layout, start: Start, events: Arc<Events>) -> Self {
         debug_assert!(start.head <= start.tail && start.tail <= start.limit);
         Ring {
@@ -149,18 +155,22 @@ impl<M: Memory> Ring<M> {
         self.acknowledger.bias.share();
     }
 
+    /// The memory beneath.
     pub fn memory(&self) -> &M {
         &self.memory
     }
 
+    /// Bytes of the ring.
     pub fn capacity(&self) -> u64 {
         self.layout.capacity
     }
 
+    /// Where things lie.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
+    /// All incarnations whose frames may be in the ring.
     pub fn incarnations(&self) -> &Incarnations {
         &self.incarnations
     }
@@ -183,16 +193,19 @@ impl<M: Memory> Ring<M> {
             .salt
     }
 
+    /// The next position to claim.
     pub fn tail(&self) -> u64 {
         // [O:tail_read] Relaxed: a bound for those who ask; what lies before it is seen through E1.
         self.producer.tail.load(Ordering::Relaxed)
     }
 
+    /// Where space ends for now.
     pub fn limit(&self) -> u64 {
         // [O:limit_read] Relaxed: a comparison only; a claim loads it again with Acquire.
         self.limit.limit.load(Ordering::Relaxed)
     }
 
+    /// All before it is acknowledged.
     pub fn head(&self) -> u64 {
         // [O:head_read] Acquire: E3, pairs with [O:head]; what was read before the acknowledgements
         // happens before the reuse that this head allows.

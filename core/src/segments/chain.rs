@@ -11,6 +11,7 @@ use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
+/// The log of a file.
 pub type LogOf<F> = Arc<Log<<F as Files>::Memory>>;
 
 /// One file of the chain.
@@ -20,6 +21,7 @@ pub struct Entry<F: Files> {
     pub number: u64,
     /// Its first position, as far as this incarnation is concerned.
     pub start: u64,
+    /// Bytes of its ring.
     pub capacity: u64,
     /// Position behind its last frame, if another file is linked behind it, or it is filled once.
     pub end: Option<u64>,
@@ -57,6 +59,7 @@ impl<F: Files> Entry<F> {
 pub struct BacklogRange {
     /// It lies in `[head, tail)`.
     pub head: u64,
+    /// Where it ends.
     pub tail: u64,
     /// Messages that were counted there.
     pub messages: u64,
@@ -124,6 +127,7 @@ impl<F: Files> State<F> {
 pub struct CurrentSegment<F: Files>(RwLock<Option<LogOf<F>>>);
 
 impl<F: Files> CurrentSegment<F> {
+    /// None yet: the first file is tried first.
     pub fn new() -> Self {
         CurrentSegment(RwLock::new(None))
     }
@@ -132,6 +136,7 @@ impl<F: Files> CurrentSegment<F> {
 /// What the receiver goes on with.
 #[derive(Debug)]
 pub struct Next<F: Files> {
+    /// The file that is read next.
     pub log: LogOf<F>,
     /// What an earlier incarnation sent into it.
     pub backlog: Option<BacklogRange>,
@@ -181,10 +186,12 @@ impl<F: Files> Chain<F> {
         }
     }
 
+    /// What all files share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
+    /// Whether it has more than one file, or may.
     pub fn grows(&self) -> bool {
         self.growth.is_some()
     }
@@ -396,10 +403,12 @@ impl<F: Files> Chain<F> {
         self.open_logs().iter().try_for_each(|log| body(log))
     }
 
+    /// Returns when everything sent before the call is on stable storage, in all files.
     pub fn sync_sent(&self) -> io::Result<()> {
         self.for_open_logs(Log::sync_sent)
     }
 
+    /// Returns when everything acknowledged before the call is, too.
     pub fn sync_progress(&self) -> io::Result<()> {
         self.for_open_logs(Log::sync_progress)
     }

@@ -11,6 +11,7 @@ use std::io;
 
 /// Names, and the bytes behind them. Number 0 is the ring.
 pub trait Directory: std::fmt::Debug + Send + Sync + 'static {
+    /// What a file is worked in through.
     type Memory: Memory + Medium;
 
     /// Makes file `number`: `header`, then `capacity` zeros, each block its own; durable, then named, the name
@@ -29,6 +30,7 @@ pub trait Directory: std::fmt::Debug + Send + Sync + 'static {
     /// Numbers, from 1, of the names that look like those of overflow files; in any order.
     fn numbers(&self) -> io::Result<Vec<u64>>;
 
+    /// Makes the entries of the directory durable.
     fn sync_directory(&self) -> io::Result<()>;
 }
 
@@ -37,11 +39,13 @@ pub type Source = Box<dyn Fn() -> io::Result<[u64; 2]> + Send + Sync>;
 
 /// The files of one channel.
 pub struct Disk<D> {
+    /// Where the files are.
     pub directory: D,
     /// That of the ring.
     pub identity: Identity,
     /// Bytes of the smallest ring or segment that is accepted.
     pub capacity_min: u64,
+    /// Salts, tags and ids come from it.
     pub entropy: Source,
 }
 

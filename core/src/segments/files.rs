@@ -9,8 +9,11 @@ use std::marker::PhantomData;
 /// A file that is ready for its incarnation.
 #[derive(Debug)]
 pub struct Prepared<M> {
+    /// Its bytes.
     pub memory: M,
+    /// Where things lie in it.
     pub layout: Layout,
+    /// What is in it.
     pub start: Start,
     /// What both checkpoint pages hold, durably.
     pub stored: [Checkpoint; 2],
@@ -18,6 +21,7 @@ pub struct Prepared<M> {
 
 /// Makes, opens and removes files. Number 0 is the ring.
 pub trait Files: std::fmt::Debug + Send + Sync + 'static {
+    /// What a file is worked in through.
     type Memory: Memory;
 
     /// Makes overflow file `number`: named, durable, whole, all blocks its own. `follows` is where the file before it
@@ -51,6 +55,7 @@ pub trait Files: std::fmt::Debug + Send + Sync + 'static {
 pub struct SingleFile<M>(PhantomData<fn() -> M>);
 
 impl<M> SingleFile<M> {
+    /// For a channel that does not grow.
     pub fn new() -> Self {
         SingleFile(PhantomData)
     }

@@ -10,6 +10,7 @@ pub struct Growth {
     pub ring_capacity: u64,
     /// Bytes of the smallest and of the largest overflow file; powers of two. A large message gets a larger one.
     pub capacity_min: u64,
+    /// Bytes of the largest segment; a power of two.
     pub capacity_max: u64,
     /// All files together are not larger; `None`: no limit.
     pub bytes_max: Option<u64>,

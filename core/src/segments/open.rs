@@ -56,7 +56,9 @@ struct Plan {
 /// A chain that is ready for its incarnation.
 #[derive(Debug)]
 pub struct Opened<D: Directory> {
+    /// The files, ready.
     pub chain: Chain<Disk<D>>,
+    /// What was found.
     pub report: RecoveryReport,
     /// There is no salt to send with.
     pub receive_only: bool,
@@ -65,9 +67,11 @@ pub struct Opened<D: Directory> {
 /// How a chain is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct ChainOptions {
+    /// What is accepted.
     pub policy: Policy,
     /// `None`: the channel has one file, with this many messages at most.
     pub growth: Option<Growth>,
+    /// Messages that may be unacknowledged at once.
     pub bound: u64,
 }
 

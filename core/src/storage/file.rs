@@ -58,6 +58,7 @@ impl LockedFile {
         Ok(self)
     }
 
+    /// The open file.
     pub fn as_file(&self) -> &File {
         &self.0
     }
@@ -150,9 +151,13 @@ pub fn open_owned(path: &Path) -> io::Result<LockedFile> {
 /// What [`open_existing`] found.
 #[derive(Debug)]
 pub enum Found {
+    /// The file, locked.
     File(LockedFile),
+    /// Another channel has it open.
     Locked,
+    /// It is not a regular file.
     NotRegular,
+    /// There is none.
     Missing,
 }
 
@@ -270,6 +275,7 @@ pub fn create_parents(path: &Path) -> io::Result<()> {
 /// What [`create`] came to.
 #[derive(Debug)]
 pub enum Created {
+    /// The file, whole and named.
     File(LockedFile),
     /// Somebody else made the file first: open it.
     Lost,

@@ -45,6 +45,7 @@ unsafe impl<T: Send + Sync> Send for Lease<T> {}
 unsafe impl<T: Send + Sync> Sync for Lease<T> {}
 
 impl<T> Lessor<T> {
+    /// Of a value that nobody else has.
     pub fn new(value: T) -> Self {
         let shared = Box::new(Shared {
             value,
@@ -58,6 +59,7 @@ impl<T> Lessor<T> {
         }
     }
 
+    /// One more lease.
     #[inline]
     pub fn lease(&self) -> Lease<T> {
         self.given.set(self.given.get() + 1);

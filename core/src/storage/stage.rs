@@ -27,6 +27,7 @@ mod inner {
     pub struct Stage([MaybeUninit<__m128i>; LEN_MAX / PIECE_LEN]);
 
     impl Stage {
+        /// An empty one.
         #[inline(always)]
         pub fn new() -> Self {
             Stage([MaybeUninit::uninit(); LEN_MAX / PIECE_LEN])

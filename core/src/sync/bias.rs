@@ -18,6 +18,7 @@ const NOBODY: u64 = u64::MAX - 2;
 const ENDING: u64 = u64::MAX - 1;
 const SHARED: u64 = u64::MAX;
 
+/// See the module.
 #[derive(Debug)]
 pub struct Bias {
     /// The number of the thread that has it, or one of the above: each later one than the one before.
@@ -42,6 +43,7 @@ impl Drop for Exclusive<'_> {
 }
 
 impl Bias {
+    /// Nobody has it yet.
     pub fn new() -> Self {
         // Where the fence would be a whole one it costs what a locked operation does.
         let owner = match Fences::asymmetric() {

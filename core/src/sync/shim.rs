@@ -65,6 +65,7 @@ impl Fences {
         }
     }
 
+    /// The side that does it often.
     #[inline(always)]
     pub fn light(self) {
         match self {
@@ -73,6 +74,7 @@ impl Fences {
         }
     }
 
+    /// The side that does it rarely.
     #[inline]
     pub fn heavy(self) {
         match self {
@@ -93,8 +95,11 @@ mod inner {
     use std::sync::atomic::fence;
 
     // Aliases, so that clippy's ban on the types themselves still holds for everyone else.
+    /// An atomic.
     pub type AtomicBool = std::sync::atomic::AtomicBool;
+    /// An atomic.
     pub type AtomicU32 = std::sync::atomic::AtomicU32;
+    /// An atomic.
     pub type AtomicU64 = std::sync::atomic::AtomicU64;
     use std::time::{Duration, Instant};
 
@@ -165,6 +170,7 @@ mod inner {
         }
     }
 
+    /// Whether the run plants that fault: in models only.
     #[inline(always)]
     pub fn sabotaged(_: &str) -> bool {
         false
@@ -177,31 +183,39 @@ mod inner {
         }
     }
 
+    /// A lock without poisoning.
     #[derive(Debug, Default)]
     pub struct Mutex<T>(parking_lot::Mutex<T>);
 
     impl<T> Mutex<T> {
+        /// Unlocked.
         pub fn new(value: T) -> Self {
             Mutex(parking_lot::Mutex::new(value))
         }
+        /// Waits for it.
         pub fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock()
         }
+        /// Takes it if it is free.
         pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             self.0.try_lock()
         }
     }
 
+    /// A lock that readers share, without poisoning.
     #[derive(Debug, Default)]
     pub struct RwLock<T>(parking_lot::RwLock<T>);
 
     impl<T> RwLock<T> {
+        /// Unlocked.
         pub fn new(value: T) -> Self {
             RwLock(parking_lot::RwLock::new(value))
         }
+        /// Waits for it, shared.
         pub fn read(&self) -> parking_lot::RwLockReadGuard<'_, T> {
             self.0.read()
         }
+        /// Waits for it, alone.
         pub fn write(&self) -> parking_lot::RwLockWriteGuard<'_, T> {
             self.0.write()
         }
@@ -212,10 +226,12 @@ mod inner {
     pub struct Generation(AtomicU32);
 
     impl Generation {
+        /// Zero.
         pub fn new() -> Self {
             Generation(AtomicU32::new(0))
         }
 
+        /// The number.
         pub fn load(&self, order: Ordering) -> u32 {
             // [O:forwarded] The order is the caller's.
             self.0.load(order)
@@ -241,6 +257,7 @@ mod inner {
 }
 
 #[cfg(all(loom, feature = "models"))]
+#[allow(missing_docs)] // as above
 mod inner {
     pub use loom::sync::MutexGuard;
     use loom::sync::atomic::fence;

@@ -75,6 +75,7 @@ pub struct Event {
 }
 
 impl Event {
+    /// Nobody waits. `looks`: see [`Event`].
     pub fn new(looks: u32, fences: Fences) -> Self {
         Event {
             announced: AtomicBool::new(false),
