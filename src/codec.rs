@@ -34,7 +34,7 @@ use walchan_core::planted::planted;
 pub struct CodecError(String);
 
 impl CodecError {
-    /// For a [`Codec`](crate::Codec) of one's own: an error with a text, or that of another error.
+    /// For a [`Codec`] of one's own: an error with a text, or that of another error.
     pub fn new(reason: impl fmt::Display) -> Self {
         CodecError(reason.to_string())
     }

@@ -53,9 +53,9 @@ impl NotSent {
         }
     }
 
-    fn without_value(self) -> SendError<()> {
+    fn into_send<T>(self, value: T) -> SendError<T> {
         SendError {
-            value: (),
+            value,
             kind: self.kind(),
         }
     }
@@ -149,16 +149,6 @@ impl<T, C: Codec<T>> Handle<T, C> {
         // Another thread may have set it meanwhile: to the same.
         self.checked.set(()).ok();
         Ok(())
-    }
-
-    fn send_or_full(&self, value: T, wait: Wait) -> Result<(), SendError<T>> {
-        match self.send_value(&value, wait) {
-            Ok(()) => Ok(()),
-            Err(not_sent) => Err(SendError {
-                value,
-                kind: not_sent.kind(),
-            }),
-        }
     }
 }
 
@@ -290,7 +280,10 @@ impl<T, C: Codec<T>> Sender<T, C> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.handle.send_or_full(value, Wait::No)
+        match self.handle.send_value(&value, Wait::No) {
+            Ok(()) => Ok(()),
+            Err(not_sent) => Err(not_sent.into_send(value)),
+        }
     }
 }
 
@@ -329,7 +322,10 @@ impl<T, C: Codec<T>> SyncSender<T, C> {
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.handle.send_or_full(value, Wait::Until(None))
+        match self.handle.send_value(&value, Wait::Until(None)) {
+            Ok(()) => Ok(()),
+            Err(not_sent) => Err(not_sent.into_send(value)),
+        }
     }
 
     /// Sends a message if there is room. A synced send still waits for the disk, and so does one that finds
@@ -430,7 +426,7 @@ impl BytesSender {
     /// ```
     pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<(), SendError<()>> {
         let sent = self.handle.send_bytes(pieces, Wait::No);
-        sent.map_err(NotSent::without_value)
+        sent.map_err(|not_sent| not_sent.into_send(()))
     }
 }
 
@@ -483,7 +479,7 @@ impl BytesSyncSender {
     /// ```
     pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> Result<(), SendError<()>> {
         let sent = self.handle.send_bytes(pieces, Wait::Until(None));
-        sent.map_err(NotSent::without_value)
+        sent.map_err(|not_sent| not_sent.into_send(()))
     }
 
     /// Sends if there is room; as [`SyncSender::try_send`](crate::SyncSender::try_send).

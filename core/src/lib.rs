@@ -12,7 +12,7 @@
 //! | [`commit`] | who syncs, and when |
 //! | [`ring`] | who may touch which words, and when |
 //! | [`recovery`] | what an unknown file contains |
-//! | [`format`] | what bytes mean |
+//! | [`mod@format`] | what bytes mean |
 //! | [`storage`] | words that threads share and a disk keeps; the only room with unsafe code |
 //! | [`sync`] | atomics, locks, fences and waiting: of the standard library, or of loom |
 

@@ -47,7 +47,15 @@ impl<M: Memory> Log<M> {
     pub(super) fn reach(&self, goal: Goal) -> io::Result<()> {
         self.commit_previous()?;
         loop {
-            let mut role = match self.wait_for_turn(goal) {
+            let mut yields = 0..self.group.yields();
+            let turn = loop {
+                match self.turn(goal) {
+                    None if yields.next().is_some() && self.group.give_way() => {}
+                    None => break self.shared.events.synced.wait(None, || self.turn(goal)),
+                    turn => break turn,
+                }
+            };
+            let mut role = match turn {
                 Some(Turn::Lead(role)) => role,
                 Some(Turn::Reached) => return Ok(()),
                 Some(Turn::Failed) | None => return self.shared.check(),
@@ -78,19 +86,6 @@ impl<M: Memory> Log<M> {
                 self.shared.events.readable.notify_behind_fence();
             }
         }
-    }
-
-    /// Waits until there is something to do.
-    fn wait_for_turn(&self, goal: Goal) -> Option<Turn<'_>> {
-        for _ in 0..self.group.yields() {
-            if let Some(turn) = self.turn(goal) {
-                return Some(turn);
-            }
-            if !self.group.give_way() {
-                break;
-            }
-        }
-        self.shared.events.synced.wait(None, || self.turn(goal))
     }
 
     /// What a caller with this goal is to do now; `None`: wait for the leader.

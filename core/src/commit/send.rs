@@ -53,7 +53,10 @@ impl<M: Memory> Log<M> {
         }
         self.shared.check_open()?;
         let crc = payload_crc(payload);
-        let claim = self.claim(len, wait)?;
+        let claim = match self.try_claim(len, wait.room())? {
+            Some(claim) => claim,
+            None => self.wait_and_claim(len, wait)?,
+        };
         let (marker, readable) = (self.is_commit_marker(&claim), !self.is_per_send());
         Ok(self.write(claim, payload, crc, marker, readable))
     }
@@ -77,14 +80,6 @@ impl<M: Memory> Log<M> {
         end
     }
 
-    /// Sends a payload into this file: publishes it, and makes it as durable as the mode promises. Returns where its
-    /// frame ends.
-    pub fn send(&self, payload: &[IoSlice<'_>], wait: Wait) -> Result<u64, SendFailure> {
-        let end = self.publish(payload, wait)?;
-        self.make_durable(end)?;
-        Ok(end)
-    }
-
     /// Makes what was published up to `end` as durable as the mode promises.
     pub fn make_durable(&self, end: u64) -> Result<(), SendFailure> {
         match self.mode {
@@ -102,21 +97,11 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
-    /// Claims room for a payload of `len` bytes.
-    pub fn claim(&self, len: u64, wait: Wait) -> Result<Claim<'_, M>, SendFailure> {
-        match (self.try_claim(len, wait.room()).transpose(), wait) {
-            (Some(outcome), _) => outcome,
-            (None, Wait::No) => Err(SendFailure::Full),
-            (None, Wait::Until(deadline)) => self.wait_and_claim(len, deadline),
-        }
-    }
-
     #[cold]
-    fn wait_and_claim(
-        &self,
-        len: u64,
-        deadline: Option<Instant>,
-    ) -> Result<Claim<'_, M>, SendFailure> {
+    fn wait_and_claim(&self, len: u64, wait: Wait) -> Result<Claim<'_, M>, SendFailure> {
+        let Wait::Until(deadline) = wait else {
+            return Err(SendFailure::Full);
+        };
         let attempt = |room| self.try_claim(len, room).transpose();
         // The receiver gets some way ahead. But nobody sleeps while there is any room.
         for () in room_backoff(self.ring.is_large()) {
@@ -134,12 +119,8 @@ impl<M: Memory> Log<M> {
             .unwrap_or(Err(SendFailure::Full))
     }
 
-    /// `None` while there is no room.
-    pub(super) fn try_claim(
-        &self,
-        len: u64,
-        room: Room,
-    ) -> Result<Option<Claim<'_, M>>, SendFailure> {
+    /// Claims room for a payload of `len` bytes; `None` while there is none.
+    pub fn try_claim(&self, len: u64, room: Room) -> Result<Option<Claim<'_, M>>, SendFailure> {
         loop {
             self.shared.check_open()?;
             self.take_permit()?;

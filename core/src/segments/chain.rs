@@ -288,7 +288,7 @@ impl<F: Files> Chain<F> {
             drop(guard);
             return self.send_into(&log, payload, wait);
         }
-        match log.send(payload, wait) {
+        match log.publish(payload, wait) {
             Err(SendFailure::Full | SendFailure::TooLarge { .. }) => {
                 let log = Arc::clone(log);
                 drop(guard);
@@ -307,7 +307,11 @@ impl<F: Files> Chain<F> {
     ) -> Result<u64, SendFailure> {
         let len = payload_len(payload);
         loop {
-            match log.send(payload, wait) {
+            match log.publish(payload, wait) {
+                Ok(end) => {
+                    log.make_durable(end)?;
+                    return Ok(end);
+                }
                 Err(SendFailure::Full) if self.growth.is_some() => {
                     self.grow(log, frame_len(len))?
                 }

@@ -1,6 +1,6 @@
 //! The life cycle of a file of the chain, as data.
 //!
-//! A file of the chain is a segment, or the ring. Its state changes under the lock of the chain, by [`Entry::apply`], and only as
+//! A file of the chain is a segment, or the ring. Its state changes under the lock of the chain, by `Entry::apply`, and only as
 //! [`TRANSITIONS`] says. Two facts are no states, for any thread brings them about without a lock: a file is *sealed* when its tail is
 //! at its end, and *drained* when its head is. What the pages of the file's header are used for meanwhile is [`Stage`], under
 //! the lock of the pages: the file may be in the hands of a leader then, who must not wait for the chain.
@@ -8,7 +8,6 @@
 //! Between [`Event::Link`] and the first claim the file belongs to nobody: any sender may claim in it, and the housekeeper may
 //! seal it empty, which makes no transition.
 //!
-//! [`Entry::apply`]: super::chain::Entry::apply
 //! [`Stage`]: crate::commit::Stage
 
 /// The state of a file of the chain.

@@ -237,7 +237,8 @@ impl Channel {
         // Without the first attempt, which changes nothing where it fails: with it the models of senders that sleep take twice
         // as long.
         let parts = [std::io::IoSlice::new(payload)];
-        let end = self.log.send(&parts, Wait::Until(None))?;
+        let end = self.log.publish(&parts, Wait::Until(None))?;
+        self.log.make_durable(end)?;
         Ok(end - frame_len(payload.len() as u64))
     }
 
@@ -249,8 +250,9 @@ impl Channel {
             .flatten();
         let end = match at_once {
             Some(end) => end,
-            None => self.log.send(&parts, Wait::No)?,
+            None => self.log.publish(&parts, Wait::No)?,
         };
+        self.log.make_durable(end)?;
         Ok(end - frame_len(payload.len() as u64))
     }
 

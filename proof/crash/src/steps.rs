@@ -63,11 +63,8 @@ pub(super) fn claim_would_wait(log: &Log<Simulated>) -> bool {
 /// Claims as a sender does that does not wait; `None` if there is no room.
 pub(super) fn claim(log: &Arc<Log<Simulated>>, len: u64) -> Result<Option<OpenClaim>, SendFailure> {
     log.shared().check_open()?;
-    match log.claim(len, Wait::No) {
-        Ok(claim) => Ok(Some(OpenClaim::new(claim, log))),
-        Err(SendFailure::Full) => Ok(None),
-        Err(other) => Err(other),
-    }
+    let claim = log.try_claim(len, Room::Any)?;
+    Ok(claim.map(|claim| OpenClaim::new(claim, log)))
 }
 
 /// The same without any sync: while another thread makes one.
