@@ -2,47 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 const KILLS: u32 = 20;
 /// A test process that takes longer hangs.
 const HANG: Duration = Duration::from_secs(300);
 
-/// The binary of the example, built as this test was. Plain `cargo test` has built it already;
-/// `cargo test --test ingest` has not.
-fn example() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let own = std::env::current_exe().unwrap();
-        let target = own.parent().unwrap().parent().unwrap();
-        let profile = match target.file_name().unwrap().to_str().unwrap() {
-            "debug" => "dev",
-            other => other,
-        };
-        let mut features = Vec::new();
-        if cfg!(feature = "fsync") {
-            features.push("fsync");
-        }
-        if cfg!(feature = "stress") {
-            features.push("stress");
-        }
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--offline", "--example", "ingest"])
-            .args(["--profile", profile, "--no-default-features"])
-            .args(["--features", &features.join(",")])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("CARGO_TARGET_DIR", target.parent().unwrap())
-            .status()
-            .unwrap();
-        assert!(status.success());
-        target.join("examples/ingest")
-    })
+/// The binary of the example.
+fn example() -> PathBuf {
+    support::examples::example("ingest")
 }
 
 /// Numbers that differ from one run of the test to the next; the seed is printed.

@@ -1,6 +1,8 @@
 //! What the tests share: a watchdog, options, random numbers, children of their own, bytes of a file.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its own part
 
+pub mod examples;
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
