@@ -168,14 +168,15 @@ fn table(bugs: &[&Bug], runs: &[Run], skipped: &[String]) -> Outcome {
 /// Nothing of the bugs is in an ordinary build. That the build for them has each name shows that this look would
 /// find them.
 fn check_binaries(bugs: &[Bug], tests: &[Test]) -> Outcome {
-    let ordinary = messages(&mut cargo("build --release -p walchan --lib"))?;
-    let ends = ".rlib\"";
-    let library = ordinary.lines().filter(|line| line.contains("walchan"));
-    let library = library
-        .filter_map(|line| line.split_once(ends)?.0.rsplit('"').next())
-        .next_back()
-        .ok_or("cargo names no library")?;
-    let library = read_bytes(&PathBuf::from(format!("{library}.rlib")))?;
+    let ordinary = messages(&mut cargo(
+        "build --release -p walchan -p walchan-core --lib",
+    ))?;
+    let mut libraries = Vec::new();
+    for name in ["walchan", "walchan_core"] {
+        let path = library(&ordinary, name);
+        let path = path.ok_or_else(|| format!("cargo names no library {name}"))?;
+        libraries.push(read_bytes(&path)?);
+    }
     let mut executables: Vec<&PathBuf> = tests.iter().map(|test| &test.executable).collect();
     executables.dedup();
     let mut planted = Vec::new();
@@ -184,7 +185,7 @@ fn check_binaries(bugs: &[Bug], tests: &[Test]) -> Outcome {
     }
     let mut problems = Vec::new();
     for Bug { name, .. } in bugs {
-        if contains(&library, name) {
+        if libraries.iter().any(|bytes| contains(bytes, name)) {
             problems.push(format!("`{name}` is in an ordinary build"));
         }
         if !planted.iter().any(|bytes| contains(bytes, name)) {
@@ -192,6 +193,14 @@ fn check_binaries(bugs: &[Bug], tests: &[Test]) -> Outcome {
         }
     }
     judge("wrong builds", &problems)
+}
+
+/// The library of a crate, from what cargo says of its build.
+fn library(messages: &str, name: &str) -> Option<PathBuf> {
+    let file = format!("/lib{name}.rlib\"");
+    let line = messages.lines().find(|line| line.contains(&file))?;
+    let folder = line.split_once(&file)?.0.rsplit('"').next()?;
+    Some(PathBuf::from(format!("{folder}/lib{name}.rlib")))
 }
 
 fn read_bytes(path: &PathBuf) -> Result<Vec<u8>, String> {
@@ -298,6 +307,17 @@ mod tests {
         assert_eq!(differences(&bugs, &both, &code("fn t1() {}")).len(), 1);
         let twice = [bugs.clone(), bugs[..1].to_vec()].concat();
         assert_eq!(differences(&twice, &both, &tests).len(), 1);
+    }
+
+    #[test]
+    fn each_library_is_found_among_the_messages() {
+        let line = |name: &str| format!("{{\"filenames\":[\"/t/x.rmeta\",\"/t/lib{name}.rlib\"]}}");
+        let messages = [line("walchan_core"), line("walchan")].join("\n");
+        for name in ["walchan", "walchan_core"] {
+            let path = PathBuf::from(format!("/t/lib{name}.rlib"));
+            assert_eq!(library(&messages, name), Some(path));
+        }
+        assert_eq!(library(&messages, "core"), None);
     }
 
     #[test]

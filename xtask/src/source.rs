@@ -65,12 +65,15 @@ impl Source {
         }
     }
 
-    /// Every `.rs` file below `folders`, in order of path.
-    pub fn read_all(folders: &[&str]) -> Result<Vec<Self>, String> {
+    /// Every `.rs` file below `places`, in order of path. A place that is not there is an error: a check that looks
+    /// at nothing passes.
+    pub fn read_all(places: &[&str]) -> Result<Vec<Self>, String> {
         let mut sources = Vec::new();
-        for folder in folders {
-            if root().join(folder).is_dir() {
-                read_folder(folder, &mut sources)?;
+        for place in places {
+            if root().join(place).is_file() {
+                read_file(place, &mut sources)?;
+            } else {
+                read_folder(place, &mut sources)?;
             }
         }
         sources.sort_by(|a, b| a.path.cmp(&b.path));
@@ -132,11 +135,16 @@ fn read_folder(folder: &str, sources: &mut Vec<Source>) -> Result<(), String> {
         if entry.file_type().map_err(explain)?.is_dir() {
             read_folder(&path, sources)?;
         } else if Path::new(&path).extension().is_some_and(|end| end == "rs") {
-            let content =
-                fs::read_to_string(entry.path()).map_err(|error| format!("{path}: {error}"))?;
-            sources.push(Source::parse(&path, &content));
+            read_file(&path, sources)?;
         }
     }
+    Ok(())
+}
+
+fn read_file(path: &str, sources: &mut Vec<Source>) -> Result<(), String> {
+    let content = fs::read_to_string(root().join(path));
+    let content = content.map_err(|error| format!("{path}: {error}"))?;
+    sources.push(Source::parse(path, &content));
     Ok(())
 }
 
@@ -155,6 +163,20 @@ mod tests {
         );
         assert_eq!(source.lines[0].text, "a(\"// no \\\" \"); ");
         assert_eq!(source.lines[0].comment, "// yes");
+    }
+
+    #[test]
+    fn a_place_is_a_folder_or_a_file_and_must_be_there() {
+        let paths = |place: &str| {
+            let sources = Source::read_all(&[place]);
+            sources.map(|all| all.iter().map(|s| s.path.clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            paths("xtask/src/source.rs"),
+            Ok(vec!["xtask/src/source.rs".to_owned()])
+        );
+        assert!(paths("xtask").is_ok_and(|all| all.contains(&"xtask/src/main.rs".to_owned())));
+        assert!(paths("xtask/gone").is_err());
     }
 
     #[test]
