@@ -12,7 +12,8 @@
 //!
 //! Invariants (the argument is in `docs/protocol.md`):
 //!
-//! * **R1** `head <= cursor <= tail <= limit <= head + capacity`.
+//! * **R1** `head <= cursor <= tail <= limit <= head + capacity`. One exception: the head may pass the cursor
+//!   over the padding that seals a segment, for nobody reads that (`over_the_seal`).
 //! * **R2** The words of `[tail, limit)` belong to nobody; the compare-exchange that moves the tail, or the store of one who is alone, gives
 //!   them to one producer.
 //! * **R3** From the claim until the store of its first word a frame's words belong to its producer;
