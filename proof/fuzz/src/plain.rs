@@ -1,5 +1,7 @@
 //! Bytes in memory, and nothing remembered about them: for fuzzing, which opens many files a second.
 
+#![allow(clippy::disallowed_types)] // loom has no part in it
+
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
