@@ -131,11 +131,13 @@ impl<M: Memory> Log<M> {
     /// Synced modes: the file before this one is committed up to its end before anything of this one is.
     pub(super) fn commit_previous(&self) -> io::Result<()> {
         // [O:previous_read] Acquire: E14, pairs with [O:previous]; who sees it committed sees what that covers.
-        if !self.has_previous.load(Ordering::Acquire) || planted!("next_file_committed_first") {
+        if !self.has_previous.load(Ordering::Acquire) {
             return Ok(());
         }
         let previous = self.previous.lock().clone();
-        if let Some(previous) = previous {
+        if let Some(previous) = previous
+            && !planted!("next_file_committed_first")
+        {
             previous.commit_to_end()?;
         }
         *self.previous.lock() = None;

@@ -98,6 +98,7 @@ pub const TRANSITIONS: [Transition; 13] = [
         tests: &[
             "a_crash_while_a_file_is_made_named_or_linked_leaves_no_file_and_loses_nothing",
             "a_crash_in_the_new_beginning_of_the_ring_finds_it_drained_or_begun",
+            "a_file_that_could_neither_be_used_nor_removed_costs_nothing_but_growth",
         ],
     },
     Transition {
@@ -221,7 +222,10 @@ pub const TRANSITIONS: [Transition; 13] = [
         lock: "none",
         durable: "nothing was ever claimed in it",
         undo: "the error is that of `close`",
-        tests: &["a_file_that_was_linked_ahead_of_need_and_not_used_is_removed"],
+        tests: &[
+            "a_file_that_was_linked_ahead_of_need_and_not_used_is_removed",
+            "a_crash_while_a_close_drops_a_file_that_was_not_used_keeps_what_came_before",
+        ],
     },
 ];
 

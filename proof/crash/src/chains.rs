@@ -2,6 +2,7 @@
 
 use super::places::{Chained, Fault, Shape};
 use super::*;
+use std::time::Duration;
 use walchan_core::recovery::DamagedFrame;
 
 pub(super) const SHAPE: Shape = Shape {
@@ -333,6 +334,30 @@ fn a_chain_keeps_every_send_through_several_rounds_over_its_ring() {
         story.rest();
     }
     story.crash(0, 2, &mut rng);
+    the_last_few_alone_are_at_risk_across_files(&mut rng);
+}
+
+/// Under `SyncEvery` a sync of one file is needed because of sends that lie in the file before, too: those are durable
+/// first, so that a power cut takes no more than the last few sends.
+fn the_last_few_alone_are_at_risk_across_files(rng: &mut Rng) {
+    let max_ops = 3;
+    let mode = Mode::Every {
+        max_ops,
+        max_delay: Duration::from_secs(3600),
+    };
+    let life = fresh(mode, rng);
+    let mut returned = Vec::new();
+    for n in 0..16 + 8 + 8 {
+        life.send(&numbered(n)).unwrap();
+        returned.push(life.medium.moment());
+    }
+    assert!(life.numbers().len() > 2, "{:?}", life.numbers());
+    each_crash(&life.medium, 0, 4, rng, |moment, found| {
+        let count = returned.iter().filter(|at| **at <= moment).count() as u64;
+        for n in 0..count.saturating_sub(max_ops) {
+            assert!(found.contains(&n), "{n} is lost at {moment}: {found:?}");
+        }
+    });
 }
 
 #[test]
@@ -418,6 +443,47 @@ fn a_file_that_could_not_be_used_ends_nothing_when_it_is_back() {
     let moment = life.medium.moment();
     each_crash(&life.medium, moment, 40, &mut rng, |_, found| {
         assert_eq!(found, (8..20).collect::<Vec<u64>>());
+    });
+}
+
+/// A file got its name, durably, could not be used, and its name could not be removed. The channel does not grow any more: what
+/// the ring holds is kept, and nothing goes beyond its end.
+#[test]
+fn a_file_that_could_neither_be_used_nor_removed_costs_nothing_but_growth() {
+    let mut rng = Rng(7);
+    let mut life = fresh(Mode::PerSend, &mut rng);
+    send(&life, 0, 16);
+    let moment = life.medium.moment();
+    life.places().fail_next(Fault::Kept);
+    for _ in 0..2 {
+        assert!(matches!(life.send(&numbered(16)), Err(SendFailure::Io(_))));
+    }
+    assert!(life.channel.chain().has_stray_name());
+    assert_eq!(life.numbers(), [0, 1]);
+    let ids = take(&mut life, 8);
+    ids.into_iter().for_each(|id| life.acknowledge(id));
+    life.channel.sync_progress().unwrap();
+    assert!(matches!(life.send(&numbered(16)), Err(SendFailure::Io(_))));
+    each_crash(&life.medium, moment, 20, &mut rng, |_, found| {
+        assert!(found.ends_with(&[8, 9, 10, 11, 12, 13, 14, 15]));
+        assert!(found.len() <= 16 && found.is_sorted(), "{found:?}");
+    });
+}
+
+/// The next file was made ahead of need, and the channel closes without it.
+#[test]
+fn a_crash_while_a_close_drops_a_file_that_was_not_used_keeps_what_came_before() {
+    let mut rng = Rng(8);
+    let life = fresh(Mode::PerSend, &mut rng);
+    send(&life, 0, 13);
+    life.tend().unwrap();
+    assert_eq!(life.numbers(), [0, 1]);
+    send(&life, 13, 2);
+    let moment = life.medium.moment();
+    life.channel.chain().finish().unwrap();
+    assert_eq!(life.numbers(), [0]);
+    each_crash(&life.medium, moment, 20, &mut rng, |_, found| {
+        assert_eq!(found, (0..15).collect::<Vec<u64>>());
     });
 }
 

@@ -58,6 +58,8 @@ pub(super) enum Fault {
     Unnamed,
     /// When it has it, durably.
     Named,
+    /// The same, and the removal of its name fails, too.
+    Kept,
     /// It is made, and the next removal of a file fails.
     Stays,
 }
@@ -102,6 +104,8 @@ impl Places {
         self.directory.name(place, number)?;
         self.directory.sync()?;
         self.take(Fault::Named)?;
+        self.take(Fault::Kept)
+            .inspect_err(|_| self.fail_next(Fault::Stays))?;
         Ok(file)
     }
 }
