@@ -64,7 +64,9 @@ impl<M: Memory> Log<M> {
             if needs_frames && !self.would_commit() {
                 // A claim that is not published is in the way: give up the role before waiting for it.
                 // Nobody who waits here takes the role, so nobody here keeps it from another.
-                if !planted!("hole_waited_for_in_the_role") {
+                if planted!("hole_waited_for_in_the_role") {
+                    std::mem::forget(role);
+                } else {
                     self.resign(role);
                 }
                 self.shared.events.published.wait(None, || {
