@@ -42,9 +42,9 @@ impl CodecError {
 
 /// How messages become bytes, and bytes messages.
 ///
-/// [`Bincode`] is the default, for all that serde knows. Another one is named where the channel is opened, as in
-/// [`Options::codec_channel`](crate::Options::codec_channel), and from then on is a part of the types of its handles.
-/// The file keeps [`Codec::ID`], and is not opened with a codec that has another one.
+/// [`Bincode`] is the default, for all that serde knows. Another one is named where the channel is opened, as
+/// in [`Options::codec_channel`](crate::Options::codec_channel), and from then on is a part of the types of
+/// its handles. The file keeps [`Codec::ID`], and is not opened with a codec that has another one.
 ///
 /// ```
 /// use walchan::{Codec, CodecError, Options};
@@ -81,20 +81,22 @@ pub trait Codec<T>: 'static {
     ///
     /// # Errors
     ///
-    /// The send fails with [`SendErrorKind::Encode`](crate::SendErrorKind::Encode). A panic goes through the send; nothing is
-    /// in the channel then.
+    /// The send fails with [`SendErrorKind::Encode`](crate::SendErrorKind::Encode). A panic goes through the
+    /// send; nothing is in the channel then.
     fn encode(value: &T, payload: &mut Vec<u8>) -> Result<(), CodecError>;
 
-    /// The value of a whole payload. It may come from a file that somebody made: whatever the bytes are, this should end
-    /// soon, and allocate no more than they justify.
+    /// The value of a whole payload. It may come from a file that somebody made: whatever the bytes are, this
+    /// should end soon, and allocate no more than they justify.
     ///
     /// # Errors
     ///
-    /// The receive fails with [`RecvError::Undecodable`](crate::RecvError::Undecodable). So it does after a panic.
+    /// The receive fails with [`RecvError::Undecodable`](crate::RecvError::Undecodable). So it does after a
+    /// panic.
     fn decode(payload: &[u8]) -> Result<T, CodecError>;
 
-    /// The payload of a value that is stored as it lies in memory: then `encode` is not asked, and its bytes are
-    /// copied once (128 of them or fewer twice, which is faster). `None`, the default: it is to be encoded.
+    /// The payload of a value that is stored as it lies in memory: then `encode` is not asked, and its bytes
+    /// are copied once (128 of them or fewer twice, which is faster). `None`, the default: it is to be
+    /// encoded.
     #[inline]
     fn bytes_of(_value: &T) -> Option<&[u8]> {
         None
@@ -120,8 +122,8 @@ pub(crate) const SEALED: Sealed = Sealed(());
 
 /// bincode 2 with little-endian, fixed-width integers: the default codec, for what serde can write and read.
 ///
-/// Decoding is limited: a length that asks for more than a payload of its size could hold is an error, not an allocation,
-/// and so are bytes that are left over.
+/// Decoding is limited: a length that asks for more than a payload of its size could hold is an error, not an
+/// allocation, and so are bytes that are left over.
 ///
 /// ```
 /// use walchan::{Bincode, Codec};
@@ -148,12 +150,13 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
     }
 }
 
-/// Values that are no more than their bytes, as they lie in memory: the codec for small structs of numbers, of
-/// which encoding and decoding would take longer than sending them.
+/// Values that are no more than their bytes, as they lie in memory: the codec for small structs of numbers,
+/// of which encoding and decoding would take longer than sending them.
 ///
-/// With the feature `bytemuck`, for all that is [`bytemuck::Pod`]. The file is one of this byte order: processors
-/// with another one do not open it. A payload of another length than the type's is an error, and nothing else is
-/// looked at; a type that changes and keeps its length needs another [`Options::schema`](crate::Options::schema).
+/// With the feature `bytemuck`, for all that is [`bytemuck::Pod`]. The file is one of this byte order:
+/// processors with another one do not open it. A payload of another length than the type's is an error, and
+/// nothing else is looked at; a type that changes and keeps its length needs another
+/// [`Options::schema`](crate::Options::schema).
 ///
 /// ```
 /// use walchan::{Options, Plain};

@@ -69,16 +69,16 @@ impl Receipt {
 /// does the opposite: the message comes back, as the next one. Until one or the other the message counts as
 /// unacknowledged: if the process ends before that, the next open delivers it again.
 ///
-/// Deliveries may be held, moved to other threads, and dropped in any order. Each keeps the channel
-/// open; one that is forgotten (`std::mem::forget`) keeps its file locked until the process ends. Settling
-/// a delivery waits for no sync, unless it is the last thing that kept the channel open: then the
-/// channel closes, which syncs the file. (It stores to a mapped page, for which, as for any, the kernel may have to
-/// wait.)
+/// Deliveries may be held, moved to other threads, and dropped in any order. Each keeps the channel open; one
+/// that is forgotten (`std::mem::forget`) keeps its file locked until the process ends. Settling a delivery
+/// waits for no sync, unless it is the last thing that kept the channel open: then the channel closes, which
+/// syncs the file. (It stores to a mapped page, for which, as for any, the kernel may have to wait.)
 ///
 /// What is not named as a method here is an associated function, so that it cannot hide a method of `T`.
 ///
-/// That of a channel of bytes, a `Delivery<[u8]>`, borrows them from the channel's file, and keeps the mapping there until it
-/// is dropped. The bytes do not change, as long as no other program writes to the file.
+/// That of a channel of bytes, a `Delivery<[u8]>`, borrows them from the channel's file, and keeps the
+/// mapping there until it is dropped. The bytes do not change, as long as no other program writes to the
+/// file.
 ///
 /// ```
 /// use walchan::Delivery;
@@ -139,8 +139,8 @@ impl<T: ?Sized + Deliverable> Delivery<T> {
         T::get(&self.message)
     }
 
-    /// Acknowledges, as dropping does in any thread that is not panicking, and tells whether the channel still
-    /// works. Waits for no sync.
+    /// Acknowledges, as dropping does in any thread that is not panicking, and tells whether the channel
+    /// still works. Waits for no sync.
     ///
     /// # Errors
     ///
@@ -161,7 +161,8 @@ impl<T: ?Sized + Deliverable> Delivery<T> {
         receipt.acknowledge()
     }
 
-    /// Leaves the message as it is: it is not delivered again before the channel is opened again, and then it is.
+    /// Leaves the message as it is: it is not delivered again before the channel is opened again, and then it
+    /// is.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

@@ -35,8 +35,8 @@ pub enum Error {
     /// The file is a channel, but not the one asked for.
     #[error("{what}: the file has {stored}, wanted was {wanted}")]
     Mismatch {
-        /// What differs: `file` (it is a segment of a channel), `codec`, `schema`, `ring_bytes`, or `segments` (a
-        /// bounded channel was asked for, and there are some).
+        /// What differs: `file` (it is a segment of a channel), `codec`, `schema`, `ring_bytes`, or
+        /// `segments` (a bounded channel was asked for, and there are some).
         what: &'static str,
         /// What the file says.
         stored: String,
@@ -164,13 +164,13 @@ pub enum SendErrorKind {
         /// Bytes that fit.
         max: u64,
     },
-    /// The channel has grown to [`Options::max_bytes`](crate::Options::max_bytes), and has no room now. The message is not
-    /// in the channel; when others have been acknowledged, sending works again.
+    /// The channel has grown to [`Options::max_bytes`](crate::Options::max_bytes), and has no room now. The
+    /// message is not in the channel; when others have been acknowledged, sending works again.
     Full,
     /// The value cannot be encoded, or not decoded again. It is not in the channel.
     Encode(CodecError),
-    /// The message is not in the channel: the disk is full (kind `StorageFull`), or something else failed, now or
-    /// in an earlier sync.
+    /// The message is not in the channel: the disk is full (kind `StorageFull`), or something else failed,
+    /// now or in an earlier sync.
     Io(io::Error),
     /// The message was in the channel when its sync failed: it may still be delivered, or not.
     Unsynced(io::Error),

@@ -1,7 +1,7 @@
 //! A persistent channel: the API of [`std::sync::mpsc`], and messages that survive a crash.
 //!
-//! The messages live in a preallocated file, mapped into memory and used as a ring. There is no `write` call per message, no
-//! database, no broker.
+//! The messages live in a preallocated file, mapped into memory and used as a ring. There is no `write` call
+//! per message, no database, no broker.
 //!
 //! ```toml
 //! [dependencies]
@@ -28,8 +28,8 @@
 //! # Ok::<(), walchan::Error>(())
 //! ```
 //!
-//! An iterator ends when all senders are gone, and also before an error. A program that must tell one from the other asks
-//! [`recv`](Receiver::recv) once more: it returns that error, or [`RecvError::Disconnected`].
+//! An iterator ends when all senders are gone, and also before an error. A program that must tell one from
+//! the other asks [`recv`](Receiver::recv) once more: it returns that error, or [`RecvError::Disconnected`].
 //!
 //! # The types
 //!
@@ -56,13 +56,14 @@
 //! | [`Durability::SyncEvery`] | kept | kept, but for the last few |
 //! | [`Durability::FlushOnly`] | kept | not promised |
 //!
-//! A message that is not acknowledged is delivered again: at least once. An acknowledged one does not come back after a kill.
-//! What was never sent is never delivered, and damage is reported, never passed over in silence.
+//! A message that is not acknowledged is delivered again: at least once. An acknowledged one does not come
+//! back after a kill. What was never sent is never delivered, and damage is reported, never passed over in
+//! silence.
 //!
 //! # Limits
 //!
-//! One process at a time has a channel open, on Linux, on a local file system. A message is at most 1 GiB, and in a bounded
-//! channel at most half of its ring. Nothing is replicated.
+//! One process at a time has a channel open, on Linux, on a local file system. A message is at most 1 GiB,
+//! and in a bounded channel at most half of its ring. Nothing is replicated.
 //!
 //! # Features
 //!
@@ -70,7 +71,8 @@
 //! * `bytemuck`: the codec `Plain`, for structs of numbers.
 //! * `stress`: the long tests.
 //!
-//! The promises, each with its test, the format of the file, the protocol and its proof are in the repository's `docs`.
+//! The promises, each with its test, the format of the file, the protocol and its proof are in the
+//! repository's `docs`.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

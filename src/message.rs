@@ -4,8 +4,8 @@ use walchan_core::channel::Payload;
 
 /// What a channel carries: any sized type, by a [`Codec`](crate::Codec); or `[u8]`, as it lies in the file.
 ///
-/// It tells how a [`Delivery`](crate::Delivery) keeps its message: a value as itself, bytes where they lie. Nobody else can
-/// implement it.
+/// It tells how a [`Delivery`](crate::Delivery) keeps its message: a value as itself, bytes where they lie.
+/// Nobody else can implement it.
 ///
 /// ```
 /// fn len<T: walchan::Deliverable + ?Sized + AsRef<[u8]>>(delivery: &walchan::Delivery<T>) -> usize {

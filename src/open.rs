@@ -13,8 +13,8 @@ use walchan_core::channel::{self, OnDisk, Parts, Request};
 
 /// Opens the channel at `path`, or makes it, with the default [`Options`].
 ///
-/// Its senders never wait for the receiver: when its ring is full the channel goes on in segments, files beside it. Missing
-/// parent directories are created.
+/// Its senders never wait for the receiver: when its ring is full the channel goes on in segments, files
+/// beside it. Missing parent directories are created.
 ///
 /// # Errors
 ///
@@ -64,10 +64,10 @@ where
 
 /// Opens the bounded channel at `path`, or makes it, with the default [`Options`].
 ///
-/// At most `bound` messages are unacknowledged at any time; senders wait. A new file's ring has, for each of them, twice the
-/// size of `T` in memory plus 96 bytes, at least 256; messages that are larger on average fill the ring before the bound is
-/// reached, and senders wait for that, too. After a recovery with more messages than the bound, none is admitted until there
-/// are fewer.
+/// At most `bound` messages are unacknowledged at any time; senders wait. A new file's ring has, for each of
+/// them, twice the size of `T` in memory plus 96 bytes, at least 256; messages that are larger on average
+/// fill the ring before the bound is reached, and senders wait for that, too. After a recovery with more
+/// messages than the bound, none is admitted until there are fewer.
 ///
 /// # Errors
 ///
@@ -117,8 +117,8 @@ where
 
 /// # Opening other channels
 ///
-/// [`channel_with_options`] and [`sync_channel_with_options`] open channels of what serde can write and read. These open all
-/// others.
+/// [`channel_with_options`] and [`sync_channel_with_options`] open channels of what serde can write and read.
+/// These open all others.
 impl Options {
     /// Opens the channel at `path`, or makes it, with a codec other than [`Bincode`](crate::Bincode).
     ///
@@ -163,8 +163,8 @@ impl Options {
         Ok((SyncSender::new(parts.0.clone()), Receiver::new(parts)))
     }
 
-    /// Opens a channel of bytes at `path`, or makes it: what is sent is copied once, and what is received is borrowed from the
-    /// channel's file until it is acknowledged.
+    /// Opens a channel of bytes at `path`, or makes it: what is sent is copied once, and what is received is
+    /// borrowed from the channel's file until it is acknowledged.
     ///
     /// # Errors
     ///
@@ -216,8 +216,9 @@ impl Options {
         Ok((BytesSyncSender::new(parts.0.clone()), Receiver::new(parts)))
     }
 
-    /// The bytes on disk of a bounded channel of `T`, before anything is made: it never has more, and allocates no more once it
-    /// is open. For a channel of bytes `T` is `[u8; N]` with the length of a message.
+    /// The bytes on disk of a bounded channel of `T`, before anything is made: it never has more, and
+    /// allocates no more once it is open. For a channel of bytes `T` is `[u8; N]` with the length of a
+    /// message.
     ///
     /// # Errors
     ///

@@ -31,8 +31,8 @@ pub enum Durability {
     SyncEvery {
         /// So many returned sends may be unsynced; the next one waits. 0 is [`Durability::SyncPerSend`].
         max_ops: usize,
-        /// A sync begins at the latest so long after the first unsynced send, on an idle channel too. Zero: at
-        /// once, without the send waiting for it.
+        /// A sync begins at the latest so long after the first unsynced send, on an idle channel too. Zero:
+        /// at once, without the send waiting for it.
         max_delay: Duration,
     },
 }
@@ -82,9 +82,9 @@ pub struct Options {
     /// Bytes of ring, rounded up to a power of two, at least 64 KiB. `None`: that of the file; for a new
     /// file 16 MiB, or for a bounded channel what its bound asks for.
     pub ring_bytes: Option<u64>,
-    /// A channel without a bound does not grow beyond so many bytes of all its files together, its ring included: then
-    /// a send without room is [`SendErrorKind::Full`](crate::SendErrorKind::Full). `None`: it grows as long as the disk has
-    /// room. A bounded channel never grows.
+    /// A channel without a bound does not grow beyond so many bytes of all its files together, its ring
+    /// included: then a send without room is [`SendErrorKind::Full`](crate::SendErrorKind::Full). `None`: it
+    /// grows as long as the disk has room. A bounded channel never grows.
     pub max_bytes: Option<u64>,
     /// A name for the type of the messages, at most 255 bytes, kept in the file. A file that has
     /// another one is not opened. `None` is not checked.
@@ -106,9 +106,9 @@ impl Default for Options {
 /// When acknowledgements give their space back, and become durable.
 ///
 /// An acknowledgement survives the death of the process at once, whatever these say. Under
-/// [`Durability::FlushOnly`] nothing else is promised, so `commit_every` has no effect there: the head moves when a
-/// sender needs room, when a quarter of the ring has been acknowledged, and by `commit_max_delay` (in memory: what it writes down it writes
-/// with a quarter).
+/// [`Durability::FlushOnly`] nothing else is promised, so `commit_every` has no effect there: the head moves
+/// when a sender needs room, when a quarter of the ring has been acknowledged, and by `commit_max_delay` (in
+/// memory: what it writes down it writes with a quarter).
 ///
 /// ```
 /// use std::time::Duration;

@@ -100,8 +100,8 @@ impl Half {
         }
     }
 
-    /// `None` if there is nothing in time. `deliver` makes of a message, and of the state that has its payload if that was
-    /// copied, what the user gets.
+    /// `None` if there is nothing in time. `deliver` makes of a message, and of the state that has its
+    /// payload if that was copied, what the user gets.
     #[inline(always)]
     fn receive<D>(
         &self,
@@ -199,8 +199,8 @@ impl Deliver<[u8]> for Bytes {
 /// # Ok::<(), walchan::Error>(())
 /// ```
 ///
-/// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes the channel for
-/// senders; what is not acknowledged stays for the next open.
+/// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes the
+/// channel for senders; what is not acknowledged stays for the next open.
 pub struct Receiver<T: ?Sized, C = Bincode> {
     half: Half,
     message: PhantomData<fn() -> Box<T>>,
@@ -279,8 +279,8 @@ impl<T: ?Sized, C> Receiver<T, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]: a sync failed, now or earlier, or a segment could not be opened when the receiver came to it. The
-    /// next open recovers what is there.
+    /// [`Error::Io`]: a sync failed, now or earlier, or a segment could not be opened when the receiver came
+    /// to it. The next open recovers what is there.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

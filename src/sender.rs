@@ -98,7 +98,8 @@ impl<T: ?Sized, C> Handle<T, C> {
         }
     }
 
-    /// Sends what a value became. All below is one function, and its result fits in registers; the callers are many.
+    /// Sends what a value became. All below is one function, and its result fits in registers; the callers
+    /// are many.
     #[inline(never)]
     fn send_payload(&self, payload: &[u8], wait: Wait) -> Result<(), NotSent> {
         let mut stage = Stage::new();
@@ -259,18 +260,18 @@ pub struct Sender<T, C = Bincode> {
 handle_methods!(Sender [T, C] [T, C], "let (tx, rx) = walchan::channel::<u32>(dir.path().join(\"queue\"))?;", "tx.send(1).unwrap();");
 
 impl<T, C: Codec<T>> Sender<T, C> {
-    /// Sends a message. Never waits for the receiver: when the ring is full the channel goes on in segments, the next of
-    /// which is made in the background; a sender that is faster than that waits for the file. Under
-    /// [`Durability::SyncPerSend`] it waits for the disk.
+    /// Sends a message. Never waits for the receiver: when the ring is full the channel goes on in segments,
+    /// the next of which is made in the background; a sender that is faster than that waits for the file.
+    /// Under [`Durability::SyncPerSend`] it waits for the disk.
     ///
     /// When it has returned `Ok`, the message survives what the
     /// [durability](crate::Durability) promises.
     ///
     /// # Errors
     ///
-    /// Each gives the message back; see [`SendErrorKind`]. A full disk is an `Io` of kind `StorageFull`; a channel that
-    /// has reached [`Options::max_bytes`](crate::Options::max_bytes) is `Full`. What was sent stays, and sending works
-    /// again when there is room.
+    /// Each gives the message back; see [`SendErrorKind`]. A full disk is an `Io` of kind `StorageFull`; a
+    /// channel that has reached [`Options::max_bytes`](crate::Options::max_bytes) is `Full`. What was sent
+    /// stays, and sending works again when there is room.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -299,8 +300,8 @@ handle_methods!(SyncSender [T, C] [T, C], "let (tx, rx) = walchan::sync_channel:
 
 impl<T, C: Codec<T>> SyncSender<T, C> {
     /// Sends a message. Waits while as many messages as the bound allows are unacknowledged, or the ring is
-    /// full; under [`Durability::SyncPerSend`] it waits for the disk, too. There is no queue: a message that is
-    /// large beside the ring may wait as long as others fill the ring with small ones.
+    /// full; under [`Durability::SyncPerSend`] it waits for the disk, too. There is no queue: a message that
+    /// is large beside the ring may wait as long as others fill the ring with small ones.
     ///
     /// When it has returned `Ok`, the message survives what the
     /// [durability](crate::Durability) promises.
@@ -378,7 +379,8 @@ impl<T, C: Codec<T>> SyncSender<T, C> {
     }
 }
 
-/// The sending half of a channel of bytes: as a [`Sender`] in all but that it takes bytes, which are copied once.
+/// The sending half of a channel of bytes: as a [`Sender`] in all but that it takes bytes, which are copied
+/// once.
 ///
 /// See [`Options::bytes_channel`](crate::Options::bytes_channel) for an example.
 pub struct BytesSender {
@@ -430,8 +432,8 @@ impl BytesSender {
     }
 }
 
-/// The sending half of a bounded channel of bytes: as a [`SyncSender`] in all but that it takes bytes, which are
-/// copied once.
+/// The sending half of a bounded channel of bytes: as a [`SyncSender`] in all but that it takes bytes, which
+/// are copied once.
 ///
 /// See [`Options::bytes_sync_channel`](crate::Options::bytes_sync_channel) for an example.
 pub struct BytesSyncSender {
@@ -506,7 +508,8 @@ impl BytesSyncSender {
     ///
     /// # Errors
     ///
-    /// [`SendTimeoutError::Timeout`] if there was no room; else as [`SyncSender::send`](crate::SyncSender::send).
+    /// [`SendTimeoutError::Timeout`] if there was no room; else as
+    /// [`SyncSender::send`](crate::SyncSender::send).
     ///
     /// ```
     /// use std::time::Duration;

@@ -58,8 +58,8 @@ impl PartialEq for Undelivered {
 
 /// A message whose bytes are what was sent, and cannot be decoded as the channel's type.
 ///
-/// Dropping it leaves the message as it is: it stays unacknowledged, and the next open delivers it again. Like a delivery it
-/// keeps the channel open.
+/// Dropping it leaves the message as it is: it stays unacknowledged, and the next open delivers it again.
+/// Like a delivery it keeps the channel open.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -170,8 +170,8 @@ impl Corrupt {
         self.undelivered.id()
     }
 
-    /// What can be read there: headers and payloads, up to the next place that looks like a frame, at most 16 MiB;
-    /// the rest of longer damage is the next error. Empty if the disk cannot read it.
+    /// What can be read there: headers and payloads, up to the next place that looks like a frame, at most 16
+    /// MiB; the rest of longer damage is the next error. Empty if the disk cannot read it.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.undelivered.bytes
