@@ -1,15 +1,18 @@
 //! What a backlog costs: `cargo bench --bench backlog`.
 //!
-//! An unbounded channel under `FlushOnly`, one sender, 1 KiB messages (`Vec<u8>`). The receiver does nothing while the
-//! sender sends a backlog, and then drains it: once 10 MiB, which the ring holds, and once 10 GiB, which lie in further
-//! files; the rates of both are compared, with the peak of anonymous memory and of what is mapped. It stands for a consumer that is down for
-//! an hour. It does not stand for a disk that is slower than the sender for longer than the page cache can hide: with less
-//! memory free than the backlog has bytes, the system makes the sender wait for the disk.
+//! An unbounded channel under `FlushOnly`, one sender, 1 KiB messages (`Vec<u8>`). The receiver does nothing
+//! while the sender sends a backlog, and then drains it: once 10 MiB, which the ring holds, and once 10 GiB,
+//! which lie in further files; the rates of both are compared, with the peak of anonymous memory and of what
+//! is mapped. It stands for a consumer that is down for an hour. It does not stand for a disk that is slower
+//! than the sender for longer than the page cache can hide: with less memory free than the backlog has bytes,
+//! the system makes the sender wait for the disk.
 //!
-//! Then the latency of a send while the channel grows from 1 MiB to the whole backlog, next to one whose ring is as large
-//! as that never to grow: percentiles over all sends. And the time of an open: after a clean stop, and after a SIGKILL.
+//! Then the latency of a send while the channel grows from 1 MiB to the whole backlog, next to one whose ring
+//! is as large as that never to grow: percentiles over all sends. And the time of an open: after a clean
+//! stop, and after a SIGKILL.
 //!
-//! `WALCHAN_BENCH_DIR` chooses the directory, `WALCHAN_BACKLOG_MIB` the backlog. Without `--bench` it runs once with a small one.
+//! `WALCHAN_BENCH_DIR` chooses the directory, `WALCHAN_BACKLOG_MIB` the backlog. Without `--bench` it runs
+//! once with a small one.
 
 #![allow(clippy::unwrap_used)]
 
@@ -55,7 +58,8 @@ struct Rates {
     drain: f64,
 }
 
-/// Sends so many messages, then receives them; the backlog may be built and drained several times, and is as large each time.
+/// Sends so many messages, then receives them; the backlog may be built and drained several times, and is as
+/// large each time.
 fn send_and_drain(path: &Path, messages: u64, times: u64) -> Rates {
     let (tx, rx) = open(path, RING);
     let (mut sending, mut draining) = (Duration::ZERO, Duration::ZERO);

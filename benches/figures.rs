@@ -2,16 +2,16 @@
 //!
 //! Two questions, a table each.
 //!
-//! 1. What does a message cost that need not wait for the disk, next to a channel in memory? One producer sends
-//!    `[u64; 8]` as fast as it can; one consumer receives, adds up, acknowledges. It stands for a
+//! 1. What does a message cost that need not wait for the disk, next to a channel in memory? One producer
+//!    sends `[u64; 8]` as fast as it can; one consumer receives, adds up, acknowledges. It stands for a
 //!    pipeline of two threads whose work on a message is nothing, so that the channel is all there is; small
-//!    values of a fixed size, encoding and decoding included. It does not stand for messages that allocate, for
-//!    several producers, for a consumer that is slower than the producer, nor for a channel that
-//!    rests and wakes up.
-//! 2. What does a message cost that is on stable storage when `send` returns, next to the least that one can do: a
-//!    loop of `pwrite` and `fdatasync` over a file that is already full of zeros? 128 bytes a message, one
-//!    and sixteen producers. It stands for commands that must not get lost. It does not stand for a disk that is
-//!    busy with something else.
+//!    values of a fixed size, encoding and decoding included. It does not stand for messages that allocate,
+//!    for several producers, for a consumer that is slower than the producer, nor for a channel that rests
+//!    and wakes up.
+//! 2. What does a message cost that is on stable storage when `send` returns, next to the least that one can
+//!    do: a loop of `pwrite` and `fdatasync` over a file that is already full of zeros? 128 bytes a message,
+//!    one and sixteen producers. It stands for commands that must not get lost. It does not stand for a disk
+//!    that is busy with something else.
 //!
 //! Every run begins at a barrier, with the channel open, and ends when the consumer has acknowledged the last
 //! message. It must have received what was sent: the sums are compared, or the run does not count. Runs

@@ -1,9 +1,10 @@
-//! What a message costs in instructions: `cargo xtask instructions` runs this under callgrind, which counts the same whatever else
-//! the machine does.
+//! What a message costs in instructions: `cargo xtask instructions` runs this under callgrind, which counts
+//! the same whatever else the machine does.
 //!
-//! One thread sends `WALCHAN_COUNT` messages, and with `WALCHAN_KIND` ending in `-received` receives and acknowledges them, a hundred at a
-//! time; `FlushOnly`, one lap of the ring after the other. It stands for the instructions of the straight path. It says nothing of what
-//! two threads cost each other: cache lines that go to and fro, and waiting.
+//! One thread sends `WALCHAN_COUNT` messages, and with `WALCHAN_KIND` ending in `-received` receives and
+//! acknowledges them, a hundred at a time; `FlushOnly`, one lap of the ring after the other. It stands for
+//! the instructions of the straight path. It says nothing of what two threads cost each other: cache lines
+//! that go to and fro, and waiting.
 
 #![allow(clippy::unwrap_used)]
 

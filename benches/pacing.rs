@@ -1,7 +1,9 @@
-//! What the heuristics of pacing are worth: `cargo xtask pacing` runs each workload with one of them and without it.
+//! What the heuristics of pacing are worth: `cargo xtask pacing` runs each workload with one of them and
+//! without it.
 //!
-//! One argument names the workload; it prints messages a second. Each stands for the case that its heuristic is for, and for no
-//! other: one pair of threads that never pause, a bound that is always full, a sync that is always shared.
+//! One argument names the workload; it prints messages a second. Each stands for the case that its heuristic
+//! is for, and for no other: one pair of threads that never pause, a bound that is always full, a sync that
+//! is always shared.
 
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_types)] // never under loom

@@ -217,8 +217,8 @@ impl Options {
     }
 
     /// The bytes on disk of a bounded channel of `T`, before anything is made: it never has more, and
-    /// allocates no more once it is open. For a channel of bytes `T` is `[u8; N]` with the length of a
-    /// message.
+    /// allocates no more once it is open. For a channel of bytes `T` is `()`: no length of its messages is
+    /// known when it is opened.
     ///
     /// # Errors
     ///
@@ -232,6 +232,11 @@ impl Options {
     /// # let dir = tempfile::tempdir()?;
     /// # let path = dir.path().join("queue");
     /// let (_tx, _rx) = walchan::sync_channel_with_options::<u64>(&path, 1000, options)?;
+    /// assert_eq!(std::fs::metadata(&path)?.len(), bytes);
+    ///
+    /// # let path = dir.path().join("frames");
+    /// let bytes = Options::default().sync_channel_footprint::<()>(1000)?;
+    /// let (_tx, _rx) = Options::default().bytes_sync_channel(&path, 1000)?;
     /// assert_eq!(std::fs::metadata(&path)?.len(), bytes);
     /// # Ok::<(), walchan::Error>(())
     /// ```

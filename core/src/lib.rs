@@ -1,7 +1,8 @@
-//! The engine of [walchan](https://docs.rs/walchan): a write-ahead log in a memory-mapped ring, and its recovery.
+//! The engine of [walchan](https://docs.rs/walchan): a write-ahead log in a memory-mapped ring, and its
+//! recovery.
 //!
-//! This crate is published because walchan is made of it. It has no stability of its own: any release may change any
-//! item. Use walchan.
+//! This crate is published because walchan is made of it. It has no stability of its own: any release may
+//! change any item. Use walchan.
 //!
 //! The modules, from the top down. Each uses only those below it:
 //!

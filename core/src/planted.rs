@@ -31,8 +31,8 @@ macro_rules! planted {
     };
 }
 
-/// `left_out!("name")`: whether this process goes without that heuristic of pacing, so that its worth can be measured; the
-/// constant `false` in an ordinary build. The environment variable is `WALCHAN_LEFT_OUT`.
+/// `left_out!("name")`: whether this process goes without that heuristic of pacing, so that its worth can be
+/// measured; the constant `false` in an ordinary build. The environment variable is `WALCHAN_LEFT_OUT`.
 #[cfg(not(walchan_planted))]
 macro_rules! left_out {
     ($name:literal) => {
@@ -50,7 +50,8 @@ macro_rules! left_out {
 pub use crate::planted;
 pub(crate) use left_out;
 
-/// Reads the environment once. Not inlined, so that the names are whole in the program, where they can be found.
+/// Reads the environment once. Not inlined, so that the names are whole in the program, where they can be
+/// found.
 #[cfg(walchan_planted)]
 #[inline(never)]
 pub fn is_planted(name: &str) -> bool {

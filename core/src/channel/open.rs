@@ -245,8 +245,8 @@ fn reopen(
 ) -> Result<Parts<OnDisk>, Error> {
     let synced = mode != Mode::FlushOnly;
     if synced {
-        // Readahead fills the cache with large folios; a sync would write all of each. Where advice is refused,
-        // that is what it costs.
+        // Readahead fills the cache with large folios; a sync would write all of each. Where advice is
+        // refused, that is what it costs.
         rustix::fs::fadvise(file.as_file(), 0, None, rustix::fs::Advice::Random).ok();
     }
     let identity = recovery::read_identity(&file, CAPACITY_MIN)?;
@@ -279,8 +279,8 @@ fn reopen(
     assemble((chain, report, receive_only), &path, cached)
 }
 
-/// The ring in the cache, after recovery, when all of it is clean: a sync that comes later would write all of a large folio, so it
-/// goes, and comes back page by page.
+/// The ring in the cache, after recovery, when all of it is clean: a sync that comes later would write all of
+/// a large folio, so it goes, and comes back page by page.
 struct Cached {
     ring: Arc<LockedFile>,
     /// The piece that is sent into next, and how many there are.
@@ -300,7 +300,8 @@ impl Cached {
         }
     }
 
-    /// The last piece begins in the ring, and is as long as the others: what lies behind the file is not there.
+    /// The last piece begins in the ring, and is as long as the others: what lies behind the file is not
+    /// there.
     fn forget(&self, piece: u64) {
         let at = (self.first + piece) % self.pieces * Self::PIECE_LEN;
         let len = std::num::NonZero::new(Self::PIECE_LEN);

@@ -108,8 +108,8 @@ impl<F: Files> ReceiverState<F> {
 }
 
 impl<F: Files<Memory: Medium>> Channel<F> {
-    /// Takes the next message if it was never handed out and is shown as soon as it is published: one straight piece of code,
-    /// whose result stays in registers. `None`: ask [`Channel::receive`].
+    /// Takes the next message if it was never handed out and is shown as soon as it is published: one
+    /// straight piece of code, whose result stays in registers. `None`: ask [`Channel::receive`].
     #[inline(always)]
     pub fn receive_at_once(&self, receiver: &mut ReceiverState<F>) -> Option<Message<F>> {
         if !receiver.is_straight {
@@ -125,7 +125,8 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         Some(self.message(log, frame))
     }
 
-    /// Receives the next message, wherever it comes from; [`Received::Empty`] if there is none as long as `wait` says.
+    /// Receives the next message, wherever it comes from; [`Received::Empty`] if there is none as long as
+    /// `wait` says.
     #[inline(never)]
     pub fn receive(&self, receiver: &mut ReceiverState<F>, wait: Wait) -> Received<Message<F>> {
         let received = self.read(receiver);
@@ -135,7 +136,8 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
-    /// What there is to receive now: what came back first, then what earlier incarnations left, then the ring.
+    /// What there is to receive now: what came back first, then what earlier incarnations left, then the
+    /// ring.
     fn read(&self, receiver: &mut ReceiverState<F>) -> Received<Message<F>> {
         if let Some(received) = self.read_returned(receiver) {
             return received;

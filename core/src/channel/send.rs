@@ -7,11 +7,11 @@ use crate::storage::Medium;
 use std::io::{self, IoSlice};
 
 impl<F: Files<Memory: Medium>> Channel<F> {
-    /// Sends a payload: returns when it is in the channel, as durable as the mode promises, and gives the position behind its
-    /// frame. Waits for room as `wait` says, and for the disk as the mode does.
+    /// Sends a payload: returns when it is in the channel, as durable as the mode promises, and gives the
+    /// position behind its frame. Waits for room as `wait` says, and for the disk as the mode does.
     ///
-    /// The mode is decided here. Without syncs a send that finds room needs nothing but the ring, and its way is one
-    /// straight piece of code.
+    /// The mode is decided here. Without syncs a send that finds room needs nothing but the ring, and its way
+    /// is one straight piece of code.
     ///
     /// # Errors
     ///

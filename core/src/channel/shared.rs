@@ -18,12 +18,13 @@ use std::thread::JoinHandle;
 /// The files of a channel at a path.
 pub type OnDisk = Disk<NamedFiles>;
 
-/// A channel of bytes. Dropped, it closes: every sending half keeps a reference, and so do the receiver and all of its deliveries
-/// together ([`Lease`](crate::storage::lease::Lease)).
+/// A channel of bytes. Dropped, it closes: every sending half keeps a reference, and so do the receiver and
+/// all of its deliveries together ([`Lease`](crate::storage::lease::Lease)).
 #[derive(Debug)]
 pub struct Channel<F: Files> {
     pub(super) chain: Arc<Chain<F>>,
-    /// The timer's, the keeper's if the channel grows, and one that ends by itself behind the open of a large ring.
+    /// The timer's, the keeper's if the channel grows, and one that ends by itself behind the open of a large
+    /// ring.
     pub(super) threads: Vec<JoinHandle<()>>,
     /// It ends in order: it has its threads, and has not ended yet.
     pub(super) open: bool,
@@ -134,7 +135,8 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         }
     }
 
-    /// Copies bytes to a new file beside the channel, `<path>.<name>.aside`, durably. The same bytes may be there already.
+    /// Copies bytes to a new file beside the channel, `<path>.<name>.aside`, durably. The same bytes may be
+    /// there already.
     pub fn copy_aside(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Error> {
         let aside = file::beside(&self.path, &format!(".{name}.aside"));
         file::write_beside(&aside, bytes)?;

@@ -56,7 +56,8 @@ pub struct Log<M: Memory> {
     /// `PerSend`: those who share a sync.
     pub(super) group: Group,
     pub(super) pages: Mutex<Pages>,
-    /// A quarter of the ring behind the head of the last checkpoint (`FlushOnly`), so that others need no lock to compare.
+    /// A quarter of the ring behind the head of the last checkpoint (`FlushOnly`), so that others need no
+    /// lock to compare.
     pub(super) quarter_at: AtomicU64,
     /// The keeper is told when less than so many bytes are left before the limit; 0: never.
     pub(super) ahead: u64,
@@ -155,8 +156,8 @@ impl<M: Memory> Log<M> {
         self.commit.load(weaken!("commit_read", Ordering::Acquire))
     }
 
-    /// Whether the message of a claim can tell that all before it is on stable storage. An empty one cannot. In `FlushOnly` none does: who
-    /// reuses space without syncs must not leave a commit above it.
+    /// Whether the message of a claim can tell that all before it is on stable storage. An empty one cannot.
+    /// In `FlushOnly` none does: who reuses space without syncs must not leave a commit above it.
     #[inline(always)]
     pub fn is_commit_marker(&self, claim: &Claim<'_, M>) -> bool {
         let may = self.is_synced_mode() && self.ring.layout().has_commit_markers;

@@ -15,9 +15,11 @@ use crate::planted::planted;
 pub enum Stage {
     /// Rounds store checkpoints.
     Live,
-    /// The file is complete and the receiver has not come to it: the pages stay as they are, and vouch for its counts.
+    /// The file is complete and the receiver has not come to it: the pages stay as they are, and vouch for
+    /// its counts.
     Complete,
-    /// The receiver has come, so the counts of a clean checkpoint would not last. That is stored, and not durable yet.
+    /// The receiver has come, so the counts of a clean checkpoint would not last. That is stored, and not
+    /// durable yet.
     Entering,
     /// The same, durably.
     Entered,

@@ -9,8 +9,8 @@ use crate::sync::{Fences, Ordering, weaken_fence};
 use std::io;
 
 impl<M: Memory> Log<M> {
-    /// Takes the next message, if it is there and was never handed out. Not under `PerSend`, where a message is shown when
-    /// it is durable. `None`: look with [`Log::read`].
+    /// Takes the next message, if it is there and was never handed out. Not under `PerSend`, where a message
+    /// is shown when it is durable. `None`: look with [`Log::read`].
     #[inline(always)]
     pub fn read_fresh(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
         if self.shared.has_returned() || self.has_status(POISONED) {
@@ -37,7 +37,8 @@ impl<M: Memory> Log<M> {
             Received::Damage { .. } if self.is_drained_now() => Received::End,
             Received::Damage { place, .. } => self.poison_changed_frame(place.position),
             Received::Empty if self.ring.end() == Some(reader.cursor()) => Received::End,
-            // The housekeeper seals it, and has not published that yet: the last message may be in the next file.
+            // The housekeeper seals it, and has not published that yet: the last message may be in the next
+            // file.
             Received::Empty
                 if !poisoned
                     && self.ring.is_sealed()
@@ -67,7 +68,8 @@ impl<M: Memory> Log<M> {
         self.is_drained()
     }
 
-    /// A frame of this incarnation is not what was written. The channel ends here; recovery knows what to do with the file.
+    /// A frame of this incarnation is not what was written. The channel ends here; recovery knows what to do
+    /// with the file.
     fn poison_changed_frame(&self, position: u64) -> Received {
         let text = format!("the frame at position {position} was changed from outside the channel");
         self.shared
@@ -83,8 +85,8 @@ impl<M: Memory> Log<M> {
         }
     }
 
-    /// Acknowledges a message, once. Waits for no sync. Of this incarnation, without syncs, and if nobody else acknowledges, which is
-    /// nearly always so, in one piece that calls nothing.
+    /// Acknowledges a message, once. Waits for no sync. Of this incarnation, without syncs, and if nobody
+    /// else acknowledges, which is nearly always so, in one piece that calls nothing.
     #[inline(always)]
     pub fn acknowledge(&self, position: u64) {
         if self.is_synced_mode() || !self.ring.mark_acknowledged_fresh(position) {

@@ -13,8 +13,8 @@ use crate::sync::{MutexGuard, Ordering, weaken};
 use std::io;
 use std::time::Instant;
 
-/// Rounds without a checkpoint, one behind the other. Their commit markers lie side by side: what rots together with the last
-/// one is that much at most.
+/// Rounds without a checkpoint, one behind the other. Their commit markers lie side by side: what rots
+/// together with the last one is that much at most.
 const ROUNDS_WITHOUT_MAX: u32 = 8;
 
 impl<M: Memory> Log<M> {
@@ -131,7 +131,8 @@ impl<M: Memory> Log<M> {
     /// Whether a round would raise the commit. If not, whatever a caller waits for is not published.
     pub fn would_commit(&self) -> bool {
         let pages = self.pages.lock();
-        // Nothing more is committed in a file that is quiet, and one that is retired may be gone: look no further.
+        // Nothing more is committed in a file that is quiet, and one that is retired may be gone: look no
+        // further.
         if pages.stage.is_quiet() {
             return true;
         }
@@ -144,7 +145,8 @@ impl<M: Memory> Log<M> {
         let Some((group, mut wait)) = self.group.gather(lead.sync) else {
             return;
         };
-        // With the role, in a synced mode, nobody else raises the limit: what lies behind the frontier is not reclaimed.
+        // With the role, in a synced mode, nobody else raises the limit: what lies behind the frontier is not
+        // reclaimed.
         let mut end = self.frontier(&self.pages.lock());
         let mut sends = 0;
         loop {
@@ -200,7 +202,8 @@ impl<M: Memory> Log<M> {
         std::mem::forget(unwinding);
     }
 
-    /// The sync of a round. One that failed is not tried again: what the disk says then is not to be believed.
+    /// The sync of a round. One that failed is not tried again: what the disk says then is not to be
+    /// believed.
     fn sync_round(&self) -> io::Result<()> {
         let memory = self.ring.memory();
         let first = planted!("round_not_synced", Ok(()), memory.sync());
@@ -212,8 +215,9 @@ impl<M: Memory> Log<M> {
         planted!("failed_sync_forgotten", last.or(Ok(())), last)
     }
 
-    /// Whether a round can do without a checkpoint, because a commit marker at the frontier records the commit that the checkpoint
-    /// would have: there were not many such rounds since the last checkpoint, and half of the ring is free.
+    /// Whether a round can do without a checkpoint, because a commit marker at the frontier records the
+    /// commit that the checkpoint would have: there were not many such rounds since the last checkpoint, and
+    /// half of the ring is free.
     fn marker_is_enough(&self, pages: &Pages, target: u64) -> bool {
         let limit = pages.newest().head + self.ring.capacity();
         let has_room = pages.frozen || target + self.ring.capacity() / 2 <= limit;
@@ -359,7 +363,8 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
-    /// What it does when acknowledgements and commits are to be recorded. The flag may be that of another file.
+    /// What it does when acknowledgements and commits are to be recorded. The flag may be that of another
+    /// file.
     fn record_progress(&self) -> io::Result<()> {
         if self.advance() {
             self.shared.events.room.notify();
@@ -384,8 +389,8 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
-    /// Ends the incarnation in order: everything is synced, then a clean checkpoint says so. Nobody else uses the
-    /// log any more.
+    /// Ends the incarnation in order: everything is synced, then a clean checkpoint says so. Nobody else uses
+    /// the log any more.
     pub fn finish(&self) -> io::Result<()> {
         self.shared.check()?;
         // Without real syncs a clean flag could outlive the data it vouches for.

@@ -41,7 +41,8 @@ impl<M: Memory> Log<M> {
         self.ring.tail() + self.ahead > self.ring.limit()
     }
 
-    /// Moves the head. Tells the housekeeper if this was the last of the file, or if it may be time to return.
+    /// Moves the head. Tells the housekeeper if this was the last of the file, or if it may be time to
+    /// return.
     pub(super) fn advance(&self) -> bool {
         let moved = self.ring.advance();
         if moved && (self.is_drained() || self.may_return()) {
@@ -68,8 +69,8 @@ impl<M: Memory> Log<M> {
         self.is_drained()
     }
 
-    /// The receiver has read all of the file, and goes on to the next. The housekeeper looks whether the file is drained: whoever
-    /// acknowledges the last of it may not see yet that it has an end.
+    /// The receiver has read all of the file, and goes on to the next. The housekeeper looks whether the file
+    /// is drained: whoever acknowledges the last of it may not see yet that it has an end.
     pub fn left(&self) {
         self.shared.housekeeper.fence_and_flag(TIDY);
     }
@@ -111,8 +112,8 @@ impl<M: Memory> Log<M> {
         self.make_room(wished).ok();
     }
 
-    /// Moves the cursor over padding and what was given up, and the head behind it. There is no receiver any more, and
-    /// what an earlier incarnation left was read.
+    /// Moves the cursor over padding and what was given up, and the head behind it. There is no receiver any
+    /// more, and what an earlier incarnation left was read.
     pub fn pass_fillers(&self) {
         self.ring.pass_fillers();
         self.ring.advance();
@@ -156,7 +157,8 @@ impl<M: Memory> Log<M> {
     pub fn enter(&self) -> io::Result<()> {
         let mut pages = self.pages.lock();
         if self.is_drained() {
-            // There is nothing to count. It may be retired already, and gone: a store would need a block again.
+            // There is nothing to count. It may be retired already, and gone: a store would need a block
+            // again.
             return Ok(());
         }
         if pages.stage == Stage::Retired {
@@ -185,8 +187,8 @@ impl<M: Memory> Log<M> {
         Ok(())
     }
 
-    /// Makes a sealed file complete: all of it on stable storage, and a checkpoint that says so. If the receiver has not
-    /// come to it, it also tells how many messages it holds. Gives whether it does.
+    /// Makes a sealed file complete: all of it on stable storage, and a checkpoint that says so. If the
+    /// receiver has not come to it, it also tells how many messages it holds. Gives whether it does.
     pub fn complete(&self) -> io::Result<bool> {
         self.commit_to_end()?;
         let Some(_role) = self.lead_alone()? else {
@@ -207,8 +209,8 @@ impl<M: Memory> Log<M> {
         Ok(self.pages.lock().stage == Stage::Complete)
     }
 
-    /// Ends the use of a drained file: a checkpoint says so, durably, and from then on nobody writes to it through this log.
-    /// Gives whether that was possible: the channel has not failed.
+    /// Ends the use of a drained file: a checkpoint says so, durably, and from then on nobody writes to it
+    /// through this log. Gives whether that was possible: the channel has not failed.
     pub fn retire(&self) -> io::Result<()> {
         debug_assert!(self.is_drained());
         if self.is_synced_mode() {

@@ -26,8 +26,8 @@ impl Wait {
 }
 
 impl<M: Memory> Log<M> {
-    /// `FlushOnly`: claims, writes and publishes, if there is room at once. Returns where the frame ends. `None`: nothing was
-    /// sent; [`Log::publish`] tells why not.
+    /// `FlushOnly`: claims, writes and publishes, if there is room at once. Returns where the frame ends.
+    /// `None`: nothing was sent; [`Log::publish`] tells why not.
     #[inline(always)]
     pub fn publish_at_once(&self, payload: &[IoSlice<'_>], wait: Wait) -> Option<u64> {
         let len = payload_len(payload);
@@ -61,7 +61,8 @@ impl<M: Memory> Log<M> {
         Ok(self.write(claim, payload, crc, marker, readable))
     }
 
-    /// Writes and publishes a claim. Returns where the frame ends. `readable`: the receiver may look at it already.
+    /// Writes and publishes a claim. Returns where the frame ends. `readable`: the receiver may look at it
+    /// already.
     #[inline(always)]
     fn write(
         &self,

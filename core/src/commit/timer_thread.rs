@@ -1,6 +1,7 @@
 //! The channel's timer thread: it makes the syncs and commits that are due although nobody calls.
 //!
-//! It sleeps until a flag is set, then until the flag's time has come. The thread owns no handle: it keeps no channel open.
+//! It sleeps until a flag is set, then until the flag's time has come. The thread owns no handle: it keeps no
+//! channel open.
 
 use super::mode::Mode;
 use super::shared::Shared;
@@ -68,7 +69,8 @@ pub fn run(shared: &Shared, fire: impl Fn(u32) -> io::Result<()>) {
         }
         if due.progress.is_some_and(|at| at <= now) {
             if timer.commit_delay().is_none() && shared.rounds() != due.rounds {
-                // Senders sync anyway, which takes acknowledgements along, and tells the commit: give them another while.
+                // Senders sync anyway, which takes acknowledgements along, and tells the commit: give them
+                // another while.
                 due.progress = after(progress_grace());
                 due.rounds = shared.rounds();
             } else {

@@ -138,8 +138,9 @@ pub fn names_position(word0: u64, position: u64, salt: u64) -> bool {
     word0 >> 8 == (position >> 4) ^ salt
 }
 
-/// Bytes of `bytes`, which lie at `position`, up to the first place whose word agrees, under one of the salts, with the
-/// position there in the bits of `places`; all of them if there is none. A multiple of 16, as the position is.
+/// Bytes of `bytes`, which lie at `position`, up to the first place whose word agrees, under one of the
+/// salts, with the position there in the bits of `places`; all of them if there is none. A multiple of 16, as
+/// the position is.
 pub fn before_a_name(bytes: &[u8], position: u64, salts: [u64; 2], places: u64) -> u64 {
     /// Places that are looked at together, without a branch between them.
     const TOGETHER: usize = 16;

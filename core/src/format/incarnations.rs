@@ -105,8 +105,8 @@ impl Incarnations {
         self.0.get(behind).map(|incarnation| incarnation.start)
     }
 
-    /// Drops the incarnations that have no frame at `head` or behind it: those that another incarnation follows at
-    /// or before `head`, and those that are empty. The next incarnation begins at `tail`.
+    /// Drops the incarnations that have no frame at `head` or behind it: those that another incarnation
+    /// follows at or before `head`, and those that are empty. The next incarnation begins at `tail`.
     pub fn prune(&mut self, head: u64, tail: u64) {
         let incarnations = std::mem::take(&mut self.0);
         let mut starts = incarnations

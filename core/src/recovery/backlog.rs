@@ -55,8 +55,8 @@ impl Backlog {
         self.at >= self.end
     }
 
-    /// Passes what is nobody's to receive, so that it does not keep the file from being drained until somebody asks
-    /// for more.
+    /// Passes what is nobody's to receive, so that it does not keep the file from being drained until
+    /// somebody asks for more.
     pub fn pass_fillers(
         &mut self,
         medium: &dyn Medium,

@@ -84,8 +84,9 @@ pub(super) struct Header {
     pub(super) faults: Vec<(u64, PageFault)>,
 }
 
-/// Reads the identity page, and checks that the file has the size it tells. A ring of fewer than `capacity_min` bytes is
-/// refused: a channel passes [`CAPACITY_MIN`](crate::format::CAPACITY_MIN), crash tests have smaller ones.
+/// Reads the identity page, and checks that the file has the size it tells. A ring of fewer than
+/// `capacity_min` bytes is refused: a channel passes [`CAPACITY_MIN`](crate::format::CAPACITY_MIN), crash
+/// tests have smaller ones.
 pub fn read_identity(medium: &dyn Medium, capacity_min: u64) -> Result<Identity, Error> {
     let len = medium.len()?;
     if len < HEADER_LEN {

@@ -84,7 +84,8 @@ pub fn recover(
     judged.repair(medium, entropy)
 }
 
-/// Lets a drained ring begin anew at `position`, or behind it: where it began before, in vain, it does not go back.
+/// Lets a drained ring begin anew at `position`, or behind it: where it began before, in vain, it does not go
+/// back.
 pub fn restart(
     medium: &dyn Medium,
     capacity: u64,

@@ -1,5 +1,5 @@
-//! Decides what an unknown file contains, and makes it safe to go on. Everything read is hostile. The prose is
-//! `docs/recovery.md`.
+//! Decides what an unknown file contains, and makes it safe to go on. Everything read is hostile. The prose
+//! is `docs/recovery.md`.
 //!
 //! One path, whatever ended the last incarnation: read the header, find the frames (`scan`), judge what
 //! is between them (`verdict`), and only then write, in an order in which a crash at any step,

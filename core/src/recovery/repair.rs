@@ -1,16 +1,18 @@
 //! Writes what recovery decided, so that a crash at any step, and again, is harmless.
 //!
 //! 1. Nothing was written while judging.
-//! 2. Holes are closed with abandoned frames; what lies above the durable commit is written once more, and
-//!    so are pages with acknowledgements or deliveries: after a failed sync the cache can show what the disk does not
-//!    hold. So are the checkpoints as they are, if the new table lacks an incarnation that older ones could need, and the newest
-//!    table, if the write of the other copy can be torn: a process killed in step 3 or 4 may not have synced it. **Sync.**
+//! 2. Holes are closed with abandoned frames; what lies above the durable commit is written once more, and so
+//!    are pages with acknowledgements or deliveries: after a failed sync the cache can show what the disk
+//!    does not hold. So are the checkpoints as they are, if the new table lacks an incarnation that older
+//!    ones could need, and the newest table, if the write of the other copy can be torn: a process killed in
+//!    step 3 or 4 may not have synced it. **Sync.**
 //! 3. The new incarnation table and a checkpoint that is not clean, into the copies that are not the
 //!    newest. **Sync.**
 //! 4. The same into the others. **Sync.**
 //!
-//! Where the table has room only without the incarnations below the new head, checkpoints with that head come first, one
-//! **sync** each: until both pages have it, a crash could fall back on an older head, and need those incarnations.
+//! Where the table has room only without the incarnations below the new head, checkpoints with that head come
+//! first, one **sync** each: until both pages have it, a crash could fall back on an older head, and need
+//! those incarnations.
 //!
 //! Only then may anything be claimed. A trailing hole is not closed: the tail returns to it.
 
@@ -40,8 +42,8 @@ pub(super) fn repair(
     write(medium, header, findings, bounds, false, entropy)
 }
 
-/// Checkpoints first, as where the table is full: a table whose incarnation begins behind the head of a checkpoint would let
-/// recovery take what lies between for something that was lost.
+/// Checkpoints first, as where the table is full: a table whose incarnation begins behind the head of a
+/// checkpoint would let recovery take what lies between for something that was lost.
 pub(super) fn restart(
     medium: &dyn Medium,
     header: Header,
@@ -157,7 +159,8 @@ fn write(
         && tail < head + capacity
         && !planted!("torn_header_not_erased")
     {
-        // Without a salt of its own the incarnation would take a torn frame at its tail for one that was sent.
+        // Without a salt of its own the incarnation would take a torn frame at its tail for one that was
+        // sent.
         write_header(medium, capacity, tail, &[0; 16])?;
     }
     for (page, copy) in pages.into_iter().zip(copies) {
@@ -234,8 +237,8 @@ fn close_holes(
     Ok(())
 }
 
-/// Writes a frame's header. Where the page cannot be read, and so not be changed in part, all of it
-/// is written: nothing valid is in it. A page that can be read keeps what it has, for others' frames are in it.
+/// Writes a frame's header. Where the page cannot be read, and so not be changed in part, all of it is
+/// written: nothing valid is in it. A page that can be read keeps what it has, for others' frames are in it.
 fn write_header(
     medium: &dyn Medium,
     capacity: u64,

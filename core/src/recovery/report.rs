@@ -150,16 +150,16 @@ impl RecoveryReport {
         &self.damaged
     }
 
-    /// Header copies that were invalid, by their offset in the file, and why; for an overflow file that begins with which. The other copy was used, and
-    /// both are valid again.
+    /// Header copies that were invalid, by their offset in the file, and why; for an overflow file that
+    /// begins with which. The other copy was used, and both are valid again.
     #[must_use]
     pub fn header_faults(&self) -> &[(u64, String)] {
         &self.header_faults
     }
 
-    /// How long the scan took, which reads the messages in the files: zero where the last incarnation ended in order. What is written
-    /// and synced behind it is not in it, and may take longer; nor is a look at overflow files that turn out to be
-    /// unused. Reports are equal only if this is, too.
+    /// How long the scan took, which reads the messages in the files: zero where the last incarnation ended
+    /// in order. What is written and synced behind it is not in it, and may take longer; nor is a look at
+    /// overflow files that turn out to be unused. Reports are equal only if this is, too.
     #[must_use]
     pub fn scan_time(&self) -> Duration {
         self.scan_time

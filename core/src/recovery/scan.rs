@@ -153,8 +153,8 @@ impl Scanner<'_> {
         Ok(hasher.finalize())
     }
 
-    /// Bytes from `position` on, before `stop` and in one page, where nothing begins: no first word there can name its place
-    /// in the incarnation that covers it, nor any of a later lap in the newest one.
+    /// Bytes from `position` on, before `stop` and in one page, where nothing begins: no first word there can
+    /// name its place in the incarnation that covers it, nor any of a later lap in the newest one.
     fn nothing(&mut self, position: u64, stop: u64) -> io::Result<u64> {
         let Some((incarnation, end)) = self.incarnations.span_at(position) else {
             return Ok(0);
@@ -177,8 +177,8 @@ impl Scanner<'_> {
         Err(Error::Corrupt { position, reason })
     }
 
-    /// If the bytes at `position` begin a frame of the newest incarnation that ends behind `stop`, there or one or more laps
-    /// later: its end.
+    /// If the bytes at `position` begin a frame of the newest incarnation that ends behind `stop`, there or
+    /// one or more laps later: its end.
     fn lap_ahead(&mut self, position: u64, stop: u64) -> io::Result<Option<u64>> {
         let incarnation = self.incarnations.newest();
         let header = self.window.at(self.medium, position, FRAME_HEADER_LEN)?;
@@ -316,16 +316,16 @@ fn scan_untimed(
         window: &mut window,
         verified: 0,
     };
-    // The start of the newest incarnation tells nothing of what is durable before it: a crash can leave the table of a
-    // incarnation that never began, and after a failed sync what it began behind may have been in the cache alone.
-    // The end of a sealed file is as good as the start of an incarnation.
+    // The start of the newest incarnation tells nothing of what is durable before it: a crash can leave the
+    // table of a incarnation that never began, and after a failed sync what it began behind may have been in
+    // the cache alone. The end of a sealed file is as good as the start of an incarnation.
     let end = bounds.end.unwrap_or(u64::MAX);
     let sealed = if bounds.sealed { end } else { 0 };
     let start = incarnations.newest().start.min(end).max(sealed);
     let durable = planted!("start_of_life_a_commit", start, 0);
     let commit = checkpoint.commit.max(checkpoint.head).max(durable);
-    // Space is reused only when it is acknowledged: a frame that ends at E, or an incarnation that begins there,
-    // proves that the head had reached E - capacity, whatever the checkpoint remembers.
+    // Space is reused only when it is acknowledged: a frame that ends at E, or an incarnation that begins
+    // there, proves that the head had reached E - capacity, whatever the checkpoint remembers.
     let reused = start > checkpoint.head + capacity;
     let head = if reused {
         start - capacity
@@ -350,8 +350,8 @@ fn scan_untimed(
     }
 }
 
-/// The findings of a pass, by the commit that messages tell, if that is higher: what is missing before it is damage. Where nothing is,
-/// it makes no difference.
+/// The findings of a pass, by the commit that messages tell, if that is higher: what is missing before it is
+/// damage. Where nothing is, it makes no difference.
 fn up_to_the_told(
     scanner: &mut Scanner<'_>,
     range: Range,
@@ -381,8 +381,8 @@ struct Range {
     unverified: u64,
 }
 
-/// One pass over `[head, head + capacity)`, not beyond the end. Gives the findings, and the end of the furthest frame that is
-/// laps ahead, if there is one.
+/// One pass over `[head, head + capacity)`, not beyond the end. Gives the findings, and the end of the
+/// furthest frame that is laps ahead, if there is one.
 fn pass(
     scanner: &mut Scanner<'_>,
     range: Range,
@@ -456,8 +456,8 @@ fn pass(
         acknowledged_prefix = false;
         let gap = look_on(scanner, at, stop, &mut found, &mut furthest, commit)?;
         let next = gap.next;
-        // Frames below the commit were there, whether any of them can still be read or not; and the tail does not
-        // return to where it was before the newest incarnation.
+        // Frames below the commit were there, whether any of them can still be read or not; and the tail does
+        // not return to where it was before the newest incarnation.
         let end = next.unwrap_or(at.max(commit.max(start).min(stop)));
         let evidence = Evidence {
             below_commit: at < commit && !planted!("damage_taken_for_a_tear"),

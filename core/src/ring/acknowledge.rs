@@ -7,8 +7,8 @@ use crate::storage::Memory;
 use crate::sync::{Ordering, weaken};
 
 impl<M: Memory> Ring<M> {
-    /// Marks the message at `position` as acknowledged, once, by whoever holds it. From any thread, in any order.
-    /// The head does not move yet. Its count follows.
+    /// Marks the message at `position` as acknowledged, once, by whoever holds it. From any thread, in any
+    /// order. The head does not move yet. Its count follows.
     pub fn mark_acknowledged(&self, position: u64) {
         self.store_acknowledged(position, self.salt_at(position));
     }
@@ -140,10 +140,11 @@ impl<M: Memory> Ring<M> {
         head > from
     }
 
-    /// The end of the file, if nothing but the padding that sealed it lies between `head` and that; else `head`.
+    /// The end of the file, if nothing but the padding that sealed it lies between `head` and that; else
+    /// `head`.
     ///
-    /// The receiver may be slow to pass it. A file that is filled once is not reused, so nobody waits for that: whoever
-    /// is left in a drained file goes on to the next.
+    /// The receiver may be slow to pass it. A file that is filled once is not reused, so nobody waits for
+    /// that: whoever is left in a drained file goes on to the next.
     fn over_the_seal(&self, head: u64) -> u64 {
         let Some(end) = self.end() else { return head };
         let mut at = head;

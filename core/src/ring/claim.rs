@@ -33,11 +33,13 @@ pub enum NoRoom {
 pub enum Room {
     /// Any that there is.
     Any,
-    /// Where there was none at the last look, only a good part of all, for many claims. Of a small bound that is a single one.
+    /// Where there was none at the last look, only a good part of all, for many claims. Of a small bound that
+    /// is a single one.
     Batch,
 }
 
-/// Puts `to` in the place of `from`, which may have been changed by others, unless we are alone with it. An error is what is there.
+/// Puts `to` in the place of `from`, which may have been changed by others, unless we are alone with it. An
+/// error is what is there.
 #[inline(always)]
 fn change(
     number: &AtomicU64,
@@ -84,8 +86,9 @@ pub struct Claim<'a, M: Memory> {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Fetches the lines that a payload of `len` bytes will be stored in, if nobody else claims them before, while its checksum is made. For small
-    /// ones, which are staged if they are values ([`stage`](crate::storage::stage)), that is more than it saves.
+    /// Fetches the lines that a payload of `len` bytes will be stored in, if nobody else claims them before,
+    /// while its checksum is made. For small ones, which are staged if they are values
+    /// ([`stage`](crate::storage::stage)), that is more than it saves.
     #[inline(always)]
     pub fn prefetch_claim(&self, len: u64) {
         if len > STAGED_LEN_MAX {
@@ -230,7 +233,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Writes a frame into words that the caller owns (R3), with the salt of its incarnation, and publishes it.
+    /// Writes a frame into words that the caller owns (R3), with the salt of its incarnation, and publishes
+    /// it.
     #[allow(unsafe_code)]
     #[inline(always)]
     fn write_and_publish(
@@ -297,8 +301,8 @@ impl<M: Memory> Claim<'_, M> {
         self.len > 0
     }
 
-    /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame.
-    /// Whoever waits for it must be told: [`Ring::announce`]. `first`: there is a payload, and all before the frame
+    /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame. Whoever
+    /// waits for it must be told: [`Ring::announce`]. `first`: there is a payload, and all before the frame
     /// is on stable storage.
     #[inline(always)]
     pub fn publish(self, payload: &[IoSlice<'_>], crc: u32, first: bool) {

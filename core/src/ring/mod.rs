@@ -14,8 +14,8 @@
 //!
 //! * **R1** `head <= cursor <= tail <= limit <= head + capacity`. One exception: the head may pass the cursor
 //!   over the padding that seals a segment, for nobody reads that (`over_the_seal`).
-//! * **R2** The words of `[tail, limit)` belong to nobody; the compare-exchange that moves the tail, or the store of one who is alone, gives
-//!   them to one producer.
+//! * **R2** The words of `[tail, limit)` belong to nobody; the compare-exchange that moves the tail, or the
+//!   store of one who is alone, gives them to one producer.
 //! * **R3** From the claim until the store of its first word a frame's words belong to its producer;
 //!   nobody else touches them, except that the receiver and a leader may load the first.
 //! * **R4** From that store until it is reclaimed a frame does not change, except for the state in its

@@ -18,8 +18,8 @@ pub struct Prefix {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Reads the second word of the published frame at `position`, whose first word is `word`; and the payload, and checks both, with the
-    /// salt of the incarnation, and a buffer for what cannot be lent.
+    /// Reads the second word of the published frame at `position`, whose first word is `word`; and the
+    /// payload, and checks both, with the salt of the incarnation, and a buffer for what cannot be lent.
     #[allow(unsafe_code)]
     #[inline(always)]
     pub(super) fn read_published(
@@ -41,8 +41,8 @@ impl<M: Memory> Ring<M> {
         let (mut crc, mut lent) = (0, None);
         if word1.kind().is_message() {
             let len = word1.len() as usize;
-            // SAFETY: as above, and until the message is acknowledged: whoever uses it holds the delivery, and with that
-            // the memory.
+            // SAFETY: as above, and until the message is acknowledged: whoever uses it holds the delivery,
+            // and with that the memory.
             lent = unsafe { self.memory.lend(word + 2, len) };
             crc = match &lent {
                 Some(bytes) => frame::crc(bytes),

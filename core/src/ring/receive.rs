@@ -35,7 +35,8 @@ pub struct Frame {
 pub enum Received<M = Frame> {
     /// A message; it counts as handed out. A payload that cannot be lent is in the reader's buffer.
     Message(M),
-    /// `[place, end)` holds no valid frame: somebody else wrote to the file, or the disk gave back something else.
+    /// `[place, end)` holds no valid frame: somebody else wrote to the file, or the disk gave back something
+    /// else.
     Damage {
         /// Where it begins.
         place: M,
@@ -84,8 +85,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Where every message that was handed out is acknowledged, tells whoever moves the head, who need not look at each then.
-    /// The counts are exact where all that earlier incarnations left is behind.
+    /// Where every message that was handed out is acknowledged, tells whoever moves the head, who need not
+    /// look at each then. The counts are exact where all that earlier incarnations left is behind.
     #[inline(always)]
     fn note_all_acknowledged(&self, reader: &Reader) {
         // [O:acknowledged_settled] Acquire: E15, pairs with [O:acknowledged]; what the holders read comes before `settled`.
@@ -99,8 +100,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Takes the next message, if it is one of this incarnation that was never handed out: what is nearly always so. `None` says nothing, and
-    /// nothing has changed: see [`Ring::read`].
+    /// Takes the next message, if it is one of this incarnation that was never handed out: what is nearly
+    /// always so. `None` says nothing, and nothing has changed: see [`Ring::read`].
     #[inline(always)]
     pub fn read_fresh(&self, reader: &mut Reader, buffer: &mut Vec<u8>) -> Option<Frame> {
         self.note_all_acknowledged(reader);
@@ -157,9 +158,10 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Fetches the lines of the frame behind the one at `word`, if it is there, and as long. The first to be stored in: the delivery's
-    /// count makes them this processor's sooner or later, and an acknowledgement would wait for that. Not those of the last one that is
-    /// claimed: they would be taken from whoever writes them.
+    /// Fetches the lines of the frame behind the one at `word`, if it is there, and as long. The first to be
+    /// stored in: the delivery's count makes them this processor's sooner or later, and an acknowledgement
+    /// would wait for that. Not those of the last one that is claimed: they would be taken from whoever
+    /// writes them.
     #[inline(always)]
     fn prefetch_next(&self, reader: &mut Reader, word: u64, frame_len: u64) {
         let at = reader.cursor;

@@ -248,8 +248,9 @@ impl<M: Memory> Ring<M> {
         self.receiver.handed_out.load(Ordering::Relaxed)
     }
 
-    /// Called by the receiver when it has passed what earlier incarnations left: `counted` messages were expected
-    /// there, `found` were handed out. The rest was damaged, and takes no part of the bound any more.
+    /// Called by the receiver when it has passed what earlier incarnations left: `counted` messages were
+    /// expected there, `found` were handed out. The rest was damaged, and takes no part of the bound any
+    /// more.
     pub fn correct_counts(&self, counted: u64, found: u64) {
         // All of them were handed out now, whatever the header said of earlier deliveries.
         // [O:counts] Relaxed: a count that only the receiver writes.
@@ -291,8 +292,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Shows where the file ends: at its limit, which is not raised any more. The caller holds the lock of the
-    /// checkpoint pages, and has linked the next file.
+    /// Shows where the file ends: at its limit, which is not raised any more. The caller holds the lock of
+    /// the checkpoint pages, and has linked the next file.
     pub fn show_end(&self) {
         // [O:limit_read] Relaxed: only the holder of that lock writes it.
         let end = self.limit.limit.load(Ordering::Relaxed);
@@ -324,7 +325,8 @@ impl<M: Memory> Ring<M> {
             .advise_cold(layout.ring, layout.capacity / crate::storage::WORD_LEN);
     }
 
-    /// Whether a batch of the ring would be free at once, if the head moved as far as the receiver has come. It may not.
+    /// Whether a batch of the ring would be free at once, if the head moved as far as the receiver has come.
+    /// It may not.
     pub fn gains_batch(&self) -> bool {
         let batch = Batch::bytes(self.layout.capacity);
         // [O:cursor_guess] Relaxed: a guess.

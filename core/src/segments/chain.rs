@@ -121,8 +121,8 @@ impl<F: Files> State<F> {
     }
 }
 
-/// Where one handle sends, once its channel has left the first file. A lock of its own for each handle, so that
-/// they do not meet in it.
+/// Where one handle sends, once its channel has left the first file. A lock of its own for each handle, so
+/// that they do not meet in it.
 #[derive(Debug)]
 pub struct CurrentSegment<F: Files>(RwLock<Option<LogOf<F>>>);
 
@@ -147,7 +147,8 @@ pub struct Next<F: Files> {
 pub struct Chain<F: Files> {
     pub(super) files: F,
     pub(super) shared: Arc<Shared>,
-    /// The file that was sent into first in this incarnation: until it is sealed nobody needs a lock to find it.
+    /// The file that was sent into first in this incarnation: until it is sealed nobody needs a lock to find
+    /// it.
     first: LogOf<F>,
     /// `None`: the channel has one file.
     pub(super) growth: Option<Growth>,

@@ -14,8 +14,9 @@ pub trait Directory: std::fmt::Debug + Send + Sync + 'static {
     /// What a file is worked in through.
     type Memory: Memory + Medium;
 
-    /// Makes file `number`: `header`, then `capacity` zeros, each block its own; durable, then named, the name
-    /// durable. `AlreadyExists`: the name is somebody else's. If another error is returned, the name may be there.
+    /// Makes file `number`: `header`, then `capacity` zeros, each block its own; durable, then named, the
+    /// name durable. `AlreadyExists`: the name is somebody else's. If another error is returned, the name may
+    /// be there.
     fn make(&self, number: u64, header: &[u8], capacity: u64) -> io::Result<Self::Memory>;
 
     /// Opens a file to look at it.

@@ -24,8 +24,8 @@ pub trait Files: std::fmt::Debug + Send + Sync + 'static {
     /// What a file is worked in through.
     type Memory: Memory;
 
-    /// Makes overflow file `number`: named, durable, whole, all blocks its own. `follows` is where the file before it
-    /// ends. `AlreadyExists`: the name is somebody else's.
+    /// Makes overflow file `number`: named, durable, whole, all blocks its own. `follows` is where the file
+    /// before it ends. `AlreadyExists`: the name is somebody else's.
     fn make(
         &self,
         number: u64,

@@ -8,7 +8,8 @@ use crate::ring::Layout;
 pub struct Growth {
     /// Bytes of the ring.
     pub ring_capacity: u64,
-    /// Bytes of the smallest and of the largest overflow file; powers of two. A large message gets a larger one.
+    /// Bytes of the smallest and of the largest overflow file; powers of two. A large message gets a larger
+    /// one.
     pub capacity_min: u64,
     /// Bytes of the largest segment; a power of two.
     pub capacity_max: u64,
@@ -17,8 +18,8 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// The keeper is told when less than so many bytes are left in a file: in time to make the next one, but for the ring
-    /// not before it is likely to be needed.
+    /// The keeper is told when less than so many bytes are left in a file: in time to make the next one, but
+    /// for the ring not before it is likely to be needed.
     pub(super) fn ahead(&self, layout: &Layout) -> u64 {
         if layout.once {
             layout.capacity / 4 * 3
@@ -39,7 +40,8 @@ impl Growth {
         1 << left.ilog2()
     }
 
-    /// Capacity of the next file, behind one of `before` bytes (0: the ring), for a frame, if `left` bytes may be used.
+    /// Capacity of the next file, behind one of `before` bytes (0: the ring), for a frame, if `left` bytes
+    /// may be used.
     pub(super) fn capacity(&self, before: u64, frame_len: u64, left: u64) -> Option<u64> {
         let grown = (before * 2).clamp(self.capacity_min, self.capacity_max);
         // Twice the frame: others may come first.

@@ -1,12 +1,13 @@
 //! The life cycle of a file of the chain, as data.
 //!
-//! A file of the chain is a segment, or the ring. Its state changes under the lock of the chain, by `Entry::apply`, and only as
-//! [`TRANSITIONS`] says. Two facts are no states, for any thread brings them about without a lock: a file is *sealed* when its tail is
-//! at its end, and *drained* when its head is. What the pages of the file's header are used for meanwhile is [`Stage`], under
-//! the lock of the pages: the file may be in the hands of a leader then, who must not wait for the chain.
+//! A file of the chain is a segment, or the ring. Its state changes under the lock of the chain, by
+//! `Entry::apply`, and only as [`TRANSITIONS`] says. Two facts are no states, for any thread brings them
+//! about without a lock: a file is *sealed* when its tail is at its end, and *drained* when its head is. What
+//! the pages of the file's header are used for meanwhile is [`Stage`], under the lock of the pages: the file
+//! may be in the hands of a leader then, who must not wait for the chain.
 //!
-//! Between [`Event::Link`] and the first claim the file belongs to nobody: any sender may claim in it, and the housekeeper may
-//! seal it empty, which makes no transition.
+//! Between [`Event::Link`] and the first claim the file belongs to nobody: any sender may claim in it, and
+//! the housekeeper may seal it empty, which makes no transition.
 //!
 //! [`Stage`]: crate::commit::Stage
 
@@ -19,14 +20,17 @@ pub enum SegmentState {
     Filling,
     /// The same, and the receiver has come to it.
     Entered,
-    /// Nothing more is to be done for it until the receiver comes: all of it is on stable storage, and a checkpoint says so. Under
-    /// `FlushOnly` a file that the receiver is about to come to is taken for complete as it is.
+    /// Nothing more is to be done for it until the receiver comes: all of it is on stable storage, and a
+    /// checkpoint says so. Under `FlushOnly` a file that the receiver is about to come to is taken for
+    /// complete as it is.
     Complete,
     /// The same, and it is not mapped.
     Parked,
-    /// Nothing more is to be done for it until it is drained: it is complete, and the receiver has come to it.
+    /// Nothing more is to be done for it until it is drained: it is complete, and the receiver has come to
+    /// it.
     Draining,
-    /// Drained, durably: nobody looks at it any more. A segment is removed, the ring is [`SegmentState::Out`].
+    /// Drained, durably: nobody looks at it any more. A segment is removed, the ring is
+    /// [`SegmentState::Out`].
     Retired,
     /// Its name is gone.
     Removed,

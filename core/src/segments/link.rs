@@ -24,8 +24,8 @@ impl<F: Files> Chain<F> {
             .max(ring)
     }
 
-    /// Links a file behind `log`, where a frame of this length has no room, unless that is done. `Full`: the limit
-    /// of the options is reached.
+    /// Links a file behind `log`, where a frame of this length has no room, unless that is done. `Full`: the
+    /// limit of the options is reached.
     pub(super) fn grow(
         &self,
         log: &Arc<Log<F::Memory>>,
@@ -63,8 +63,8 @@ impl<F: Files> Chain<F> {
         Ok(())
     }
 
-    /// Links the next file ahead of need, if the one that is sent into is nearly full. An error is left to whoever needs
-    /// it.
+    /// Links the next file ahead of need, if the one that is sent into is nearly full. An error is left to
+    /// whoever needs it.
     pub(super) fn grow_ahead(&self) {
         let log = self.active();
         let ring = log.ring();
@@ -98,8 +98,8 @@ impl<F: Files> Chain<F> {
         let (number, prepared) = match linked {
             Ok(linked) => linked,
             Err(error) => {
-                // Where a name may have stayed, recovery can still take its file for the next one: nothing goes beyond the
-                // end that it tells.
+                // Where a name may have stayed, recovery can still take its file for the next one: nothing
+                // goes beyond the end that it tells.
                 if self.state.lock().broken.is_none() {
                     log.thaw();
                 }
@@ -209,7 +209,8 @@ impl<F: Files> Chain<F> {
         Ok((number, prepared))
     }
 
-    /// A file could not be made. If its name is there and stays, a later incarnation could take it for a part of the chain.
+    /// A file could not be made. If its name is there and stays, a later incarnation could take it for a part
+    /// of the chain.
     fn not_made(&self, number: u64, error: io::Error) -> SendFailure {
         let gone = self.files.unmake(number);
         if gone.is_err() {

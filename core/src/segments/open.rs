@@ -28,8 +28,8 @@ impl Member {
         self.identity.number
     }
 
-    /// Everything in it is acknowledged, no more comes, and another file follows. The head alone does not tell the last: it
-    /// reaches the end of a full file before anything is linked behind it.
+    /// Everything in it is acknowledged, no more comes, and another file follows. The head alone does not
+    /// tell the last: it reaches the end of a full file before anything is linked behind it.
     fn is_drained(&self) -> bool {
         self.checkpoint.sealed && self.checkpoint.head == self.checkpoint.tail
     }
@@ -92,8 +92,8 @@ impl<D: Directory> Disk<D> {
         self.judge_all(&mut plan, options.policy)?;
         let drained = planted!("drained_in_the_cache_alone", &[][..], &plan.drained[..]);
         for (number, capacity) in drained {
-            // Whoever was killed, or met a failed sync, may have left it in the cache alone; the next one is no longer told
-            // by this one when it goes.
+            // Whoever was killed, or met a failed sync, may have left it in the cache alone; the next one is
+            // no longer told by this one when it goes.
             let file = self.directory.open(*number, HEADER_LEN + capacity)?;
             recovery::write_checkpoints_again(&file)?;
         }
@@ -185,8 +185,8 @@ impl<D: Directory> Disk<D> {
 
     /// Files that were linked ahead of need, and never used, are no part of the chain.
     fn leave_out_unused(&self, plan: &mut Plan) -> Result<(), Error> {
-        // A ring that had begun anew in vain: what came then was too large for it, and went to a file that follows the
-        // one before.
+        // A ring that had begun anew in vain: what came then was too large for it, and went to a file that
+        // follows the one before.
         if let Some(ring) = plan.members.iter().position(|m| m.number() == 0) {
             let head = plan.members[ring].checkpoint.head;
             let before = ring

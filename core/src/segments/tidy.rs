@@ -59,8 +59,8 @@ impl<F: Files> Chain<F> {
 
     /// Takes the first file out of the chain if it is drained.
     ///
-    /// The words of the ring are used anew, under the salt of another incarnation: not while the receiver looks at them. In an
-    /// overflow file that is gone it finds zeros.
+    /// The words of the ring are used anew, under the salt of another incarnation: not while the receiver
+    /// looks at them. In an overflow file that is gone it finds zeros.
     fn retire_first(&self, receiver_is_gone: bool) -> io::Result<bool> {
         let (number, log) = {
             let state = self.state.lock();
@@ -141,8 +141,8 @@ impl<F: Files> Chain<F> {
         None
     }
 
-    /// Before the end of an incarnation: what is drained goes, and an overflow file in which nothing is left gives way to the
-    /// ring. The receiver is gone.
+    /// Before the end of an incarnation: what is drained goes, and an overflow file in which nothing is left
+    /// gives way to the ring. The receiver is gone.
     pub(super) fn finish_chain(&self) -> io::Result<()> {
         loop {
             self.retire_drained()?;

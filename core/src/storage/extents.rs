@@ -44,7 +44,8 @@ struct Part {
     is_shared: bool,
 }
 
-/// The parts of the first `len` bytes of a file that have blocks, in order. `None` where the file system does not tell.
+/// The parts of the first `len` bytes of a file that have blocks, in order. `None` where the file system does
+/// not tell.
 fn parts(file: &File, len: u64) -> io::Result<Option<Vec<Part>>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -58,8 +59,8 @@ fn parts(file: &File, len: u64) -> io::Result<Option<Vec<Part>>> {
             reserved: 0,
             extents: [Extent::default(); EXTENTS],
         };
-        // SAFETY: the call reads the header and writes at most `extent_count` extents behind it, which are there;
-        // any bytes are values of these types. The layout is asserted above.
+        // SAFETY: the call reads the header and writes at most `extent_count` extents behind it, which are
+        // there; any bytes are values of these types. The layout is asserted above.
         let asked = unsafe { ioctl(file, Updater::<FIEMAP, Map>::new(&mut map)) };
         match asked {
             Ok(()) => {}
@@ -85,8 +86,8 @@ fn parts(file: &File, len: u64) -> io::Result<Option<Vec<Part>>> {
     Ok(Some(found))
 }
 
-/// The parts of the first `len` bytes of a file whose blocks are shared with another file. None where the file system
-/// does not tell.
+/// The parts of the first `len` bytes of a file whose blocks are shared with another file. None where the
+/// file system does not tell.
 pub fn shared(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
     let parts = parts(file, len)?.unwrap_or_default().into_iter();
     let shared = parts.filter(|part| part.is_shared);

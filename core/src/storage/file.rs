@@ -23,8 +23,8 @@ pub enum Fill {
     Pages,
     /// 1 MiB at a time: fewer page faults, for channels that do not.
     Megabytes,
-    /// The blocks are reserved, and not written: for a file that is filled once, by a channel that does not sync. Where
-    /// the file system cannot, as `Megabytes`.
+    /// The blocks are reserved, and not written: for a file that is filled once, by a channel that does not
+    /// sync. Where the file system cannot, as `Megabytes`.
     Allocated,
 }
 
@@ -52,7 +52,8 @@ impl LockedFile {
         }
     }
 
-    /// Gives the lock up: the file is owned through another one. It may be opened again while a thread still has it.
+    /// Gives the lock up: the file is owned through another one. It may be opened again while a thread still
+    /// has it.
     pub fn without_lock(self) -> io::Result<Self> {
         self.0.unlock()?;
         Ok(self)
@@ -210,8 +211,8 @@ pub fn open_existing(path: &Path) -> io::Result<Found> {
     }
 }
 
-/// Where renaming without replacing is not to be had, a maker that is killed between the link and the removal of the
-/// other name leaves two.
+/// Where renaming without replacing is not to be had, a maker that is killed between the link and the removal
+/// of the other name leaves two.
 fn drop_second_name(file: &LockedFile, path: &Path) -> io::Result<()> {
     let temporary = beside(path, UNFINISHED);
     if file.as_file().metadata()?.nlink() > 1 && same_file(file.as_file(), &temporary)? {
@@ -457,8 +458,8 @@ fn without_copy_on_write(file: &File) {
     let Ok(flags) = ioctl_getflags(file) else {
         return;
     };
-    // `FS_COMPR_FL` and `FS_NOCOMP_FL`, inherited from the directory. Neither goes together with the mark, nor
-    // away in the same call.
+    // `FS_COMPR_FL` and `FS_NOCOMP_FL`, inherited from the directory. Neither goes together with the mark,
+    // nor away in the same call.
     let compression = IFlags::from_bits_retain(0x4 | 0x400);
     if flags.intersects(compression) {
         ioctl_setflags(file, flags - compression).ok();
@@ -490,8 +491,8 @@ pub fn allocate_all(file: &LockedFile, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file, and gives its space back even if somebody still has it mapped; but for the first `keep` bytes, by
-/// which it is known if its name comes back: without a journal nothing orders the two.
+/// Removes a file, and gives its space back even if somebody still has it mapped; but for the first `keep`
+/// bytes, by which it is known if its name comes back: without a journal nothing orders the two.
 pub fn remove(path: &Path, keep: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     let file = open_options().open(path);

@@ -1,10 +1,11 @@
-//! A value that one lessor and any number of leases keep, where giving a lease takes no locked operation, nor does ending it, as
-//! long as one thread ends them all.
+//! A value that one lessor and any number of leases keep, where giving a lease takes no locked operation, nor
+//! does ending it, as long as one thread ends them all.
 //!
-//! The lessor counts the leases it gives in a cell of its own; each that ends takes 1 from a shared balance. When the lessor ends it
-//! adds what it has given, once: from then on the balance is the number of leases that are left. Until then it is 0 minus those
-//! that have ended, so the subtraction that leaves 0 comes after the lessor's end, and there is one; if none is left by then, it is the
-//! lessor's addition that leaves 0. Whoever leaves 0 is alone with the value.
+//! The lessor counts the leases it gives in a cell of its own; each that ends takes 1 from a shared balance.
+//! When the lessor ends it adds what it has given, once: from then on the balance is the number of leases
+//! that are left. Until then it is 0 minus those that have ended, so the subtraction that leaves 0 comes
+//! after the lessor's end, and there is one; if none is left by then, it is the lessor's addition that leaves
+//! 0. Whoever leaves 0 is alone with the value.
 
 use crate::planted::planted;
 use crate::sync::bias::Bias;
@@ -37,7 +38,8 @@ pub struct Lease<T> {
     shared: NonNull<Shared<T>>,
 }
 
-// SAFETY: it leads to a `T` that leases in other threads use, and that the last of them drops; the cell goes along.
+// SAFETY: it leads to a `T` that leases in other threads use, and that the last of them drops; the cell goes
+// along.
 unsafe impl<T: Send + Sync> Send for Lessor<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Send for Lease<T> {}
@@ -68,8 +70,8 @@ impl<T> Lessor<T> {
         }
     }
 
-    /// Gives no more. The value, if no lease is left. In a forked child it stays for ever: it is the parent's, and a thread
-    /// that was about to end a lease is not there to be waited for.
+    /// Gives no more. The value, if no lease is left. In a forked child it stays for ever: it is the
+    /// parent's, and a thread that was about to end a lease is not there to be waited for.
     pub fn end(self) -> Option<T> {
         let shared = std::mem::ManuallyDrop::new(self).settle()?;
         Some(shared.value)
@@ -88,7 +90,8 @@ impl<T> Lessor<T> {
         // [O:lessor_end] AcqRel: E17; what leases did is before their subtractions, and what we did before ours.
         let order = weaken!("lessor_end", Ordering::AcqRel);
         let left = balance.fetch_add(given, order).wrapping_add(given);
-        // SAFETY: made by `Box`, and nobody else uses it: no lease is left, and no other was the one that left 0.
+        // SAFETY: made by `Box`, and nobody else uses it: no lease is left, and no other was the one that
+        // left 0.
         (left == 0).then(|| unsafe { Box::from_raw(self.shared.as_ptr()) })
     }
 }
@@ -114,8 +117,8 @@ impl<T> Deref for Lease<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: nobody drops it as long as this lease is counted: before the lessor's end by what it will add, then by the
-        // balance.
+        // SAFETY: nobody drops it as long as this lease is counted: before the lessor's end by what it will
+        // add, then by the balance.
         unsafe { &self.shared.as_ref().value }
     }
 }
@@ -123,13 +126,14 @@ impl<T> Deref for Lease<T> {
 impl<T> Drop for Lease<T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: as in `deref`; and if it is the bias that lets us subtract, the lessor waits until we are outside.
+        // SAFETY: as in `deref`; and if it is the bias that lets us subtract, the lessor waits until we are
+        // outside.
         let Shared { balance, bias, .. } = unsafe { self.shared.as_ref() };
         // [O:lease_end] AcqRel: E17; what we did is before whoever leaves 0, and what others did is before us if we do.
         let order = weaken!("lease_end", Ordering::AcqRel);
         if bias.add(balance, 1u64.wrapping_neg(), order) == 1 {
-            // SAFETY: made by `Box`, and nobody else uses it: the lessor has ended, so it was a read-modify-write, and this was
-            // the last lease.
+            // SAFETY: made by `Box`, and nobody else uses it: the lessor has ended, so it was a
+            // read-modify-write, and this was the last lease.
             drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
         }
     }

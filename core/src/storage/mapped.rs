@@ -36,16 +36,16 @@ impl Mapped {
             .len(bytes)
             .map_raw(file.as_file())?;
         if small_folios {
-            // Readahead would fill the cache with large folios, and a sync writes whole folios. Where advice is refused,
-            // that is what it costs.
+            // Readahead would fill the cache with large folios, and a sync writes whole folios. Where advice
+            // is refused, that is what it costs.
             map.advise(memmap2::Advice::Random).ok();
         }
         let words = map.len() as u64 / WORD_LEN;
         Ok(Mapped { map, words, file })
     }
 
-    /// Makes all pages ready to be stored in, so that no store has to wait for one; and finds out now if the disk has no
-    /// room for them.
+    /// Makes all pages ready to be stored in, so that no store has to wait for one; and finds out now if the
+    /// disk has no room for them.
     pub fn populate(&self) -> io::Result<()> {
         match self.map.advise(memmap2::Advice::PopulateWrite) {
             // Where a store would end the process.
@@ -70,8 +70,8 @@ impl Mapped {
     /// The word as an atomic.
     #[inline(always)]
     fn word(&self, word: u64) -> &AtomicU64 {
-        // SAFETY: inside the map, which stays as long as `self`; aligned. Plain copies of the same word are ordered against
-        // this by the callers of `copy_in` and `copy_out`, whose contract says so.
+        // SAFETY: inside the map, which stays as long as `self`; aligned. Plain copies of the same word are
+        // ordered against this by the callers of `copy_in` and `copy_out`, whose contract says so.
         unsafe { AtomicU64::from_ptr(self.word_at(word)) }
     }
 
@@ -192,7 +192,8 @@ impl Memory for Mapped {
     #[inline]
     fn prefetch_load(&self, word: u64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which reads and writes nothing, wherever it points; every processor of 64 bits has it.
+        // SAFETY: a hint, which reads and writes nothing, wherever it points; every processor of 64 bits has
+        // it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(self.guess(word).cast()) };
     }
 
@@ -200,8 +201,8 @@ impl Memory for Mapped {
     #[inline]
     fn prefetch_store(&self, word: u64) {
         let place = self.guess(word);
-        // SAFETY: a hint, which reads and writes nothing, wherever it points; a processor that does not know it takes it for none, but for
-        // the very first ones of 64 bits (2004).
+        // SAFETY: a hint, which reads and writes nothing, wherever it points; a processor that does not know
+        // it takes it for none, but for the very first ones of 64 bits (2004).
         unsafe {
             std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags))
         };
@@ -209,11 +210,11 @@ impl Memory for Mapped {
 
     fn advise_cold(&self, word: u64, count: u64) {
         let (offset, len) = ((word * WORD_LEN) as usize, (count * WORD_LEN) as usize);
-        // A sync write-protects each changed page that is mapped, and interrupts every processor for it; what is not
-        // mapped any more costs nothing. Where advice is refused, that is what it costs.
+        // A sync write-protects each changed page that is mapped, and interrupts every processor for it; what
+        // is not mapped any more costs nothing. Where advice is refused, that is what it costs.
         let advice = memmap2::UncheckedAdvice::DontNeed;
-        // SAFETY: of a shared map of a file, only the mapping of the pages is dropped: their content stays in the file,
-        // changed pages included, and whoever looks at them next finds it (madvise(2)).
+        // SAFETY: of a shared map of a file, only the mapping of the pages is dropped: their content stays in
+        // the file, changed pages included, and whoever looks at them next finds it (madvise(2)).
         unsafe { self.map.unchecked_advise_range(advice, offset, len) }.ok();
     }
 }
@@ -236,9 +237,10 @@ impl Medium for Mapped {
         if offset > bytes || len > bytes - offset {
             return false;
         }
-        // As if something were stored in each page, but without a signal where that cannot be: the page is made ready to be
-        // stored in, and with that marked as changed, whole, and its content is not touched. A page that is marked
-        // already, and only such a one, may be ready before. Kernels that do not know it refuse.
+        // As if something were stored in each page, but without a signal where that cannot be: the page is
+        // made ready to be stored in, and with that marked as changed, whole, and its content is not touched.
+        // A page that is marked already, and only such a one, may be ready before. Kernels that do not know
+        // it refuse.
         let populate = memmap2::Advice::PopulateWrite;
         let advised = self
             .map

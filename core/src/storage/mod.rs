@@ -1,10 +1,10 @@
 //! Bytes that several threads address, and that become durable on request.
 //!
-//! This is the only place with `unsafe` access to shared bytes. The protocol above is written
-//! against [`Memory`], a fixed number of 8-byte words, because loom's atomics cannot lie inside mapped bytes. The body
-//! that ships is the mapped file ([`mapped`]). The proofs bring bodies of their own: a model that loom checks, a
-//! simulated disk for power cuts, plain bytes for the fuzzer. What keeps a mapping there while deliveries borrow from it
-//! is beside them ([`lease`]).
+//! This is the only place with `unsafe` access to shared bytes. The protocol above is written against
+//! [`Memory`], a fixed number of 8-byte words, because loom's atomics cannot lie inside mapped bytes. The
+//! body that ships is the mapped file ([`mapped`]). The proofs bring bodies of their own: a model that loom
+//! checks, a simulated disk for power cuts, plain bytes for the fuzzer. What keeps a mapping there while
+//! deliveries borrow from it is beside them ([`lease`]).
 //!
 //! A word is used either atomically or by plain copies at any one time; who may do which, when, is
 //! the protocol's business (`ring`), and the model checks that it keeps to it.
@@ -23,8 +23,8 @@ use std::ptr::NonNull;
 
 /// Shared 8-byte words. Values are little-endian in the bytes behind them.
 ///
-/// Every method checks its bounds, in release builds too, and panics beyond them; but for hints, which change nothing wherever they
-/// point.
+/// Every method checks its bounds, in release builds too, and panics beyond them; but for hints, which change
+/// nothing wherever they point.
 pub trait Memory: std::fmt::Debug + Send + Sync + 'static {
     /// Loads a word atomically.
     fn load(&self, word: u64, order: Ordering) -> u64;
@@ -78,8 +78,8 @@ pub trait Memory: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Safety
     ///
-    /// As long as what is returned is used, this memory must be there, and no thread may write the words it covers; every
-    /// write to them happens before the call.
+    /// As long as what is returned is used, this memory must be there, and no thread may write the words it
+    /// covers; every write to them happens before the call.
     unsafe fn lend(&self, _word: u64, _len: usize) -> Option<Lent> {
         None
     }
@@ -119,14 +119,15 @@ impl std::ops::Deref for Lent {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `lend` checked the bounds; its caller keeps the memory, and the bytes as they are, while this is used.
+        // SAFETY: `lend` checked the bounds; its caller keeps the memory, and the bytes as they are, while
+        // this is used.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
-/// The same bytes as a file, for those who do not trust them: recovery, one of whose threads reads ahead for the other, and the
-/// delivery of what an earlier incarnation left. Reads report a bad block as an error; a mapping would
-/// end the process.
+/// The same bytes as a file, for those who do not trust them: recovery, one of whose threads reads ahead for
+/// the other, and the delivery of what an earlier incarnation left. Reads report a bad block as an error; a
+/// mapping would end the process.
 pub trait Medium: Sync {
     /// Bytes of the medium.
     fn len(&self) -> io::Result<u64>;
@@ -137,8 +138,9 @@ pub trait Medium: Sync {
     /// Writes all of `bytes`.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Has the next sync bring all of `[offset, offset + len)` to stable storage as it is, even what the system believes is
-    /// there already, and perhaps what is around it. `false` if that takes reading and writing it; then nothing is known.
+    /// Has the next sync bring all of `[offset, offset + len)` to stable storage as it is, even what the
+    /// system believes is there already, and perhaps what is around it. `false` if that takes reading and
+    /// writing it; then nothing is known.
     fn write_again(&self, _offset: u64, _len: u64) -> bool {
         false
     }

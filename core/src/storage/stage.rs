@@ -1,10 +1,11 @@
 //! A copy of a small value, in larger pieces than it was made in.
 //!
-//! Who sends a value has just stored it, 8 bytes at a time or fewer. A load of more bytes than one store wrote waits until they
-//! all are in the cache, and so is behind every store that came before: those of the last frame among them, whose lines come from another
-//! processor. So the checksum, which loads 16 bytes at a time, is not made of what the caller stored but of this copy, which was loaded
-//! by 8 bytes and stored by 16; both go from store to load inside the processor. (Intel, "64 and IA-32 Architectures
-//! Optimization Reference Manual", store forwarding.)
+//! Who sends a value has just stored it, 8 bytes at a time or fewer. A load of more bytes than one store
+//! wrote waits until they all are in the cache, and so is behind every store that came before: those of the
+//! last frame among them, whose lines come from another processor. So the checksum, which loads 16 bytes at a
+//! time, is not made of what the caller stored but of this copy, which was loaded by 8 bytes and stored by
+//! 16; both go from store to load inside the processor. (Intel, "64 and IA-32 Architectures Optimization
+//! Reference Manual", store forwarding.)
 
 /// Bytes of the largest payload that is worth it.
 pub const STAGED_LEN_MAX: u64 = 128;
@@ -44,7 +45,8 @@ mod inner {
             {
                 return bytes;
             }
-            // SAFETY: who asks has a word of `bytes`; aligned. Volatile, lest two loads become one of 16 bytes.
+            // SAFETY: who asks has a word of `bytes`; aligned. Volatile, lest two loads become one of 16
+            // bytes.
             let word = |at: usize| unsafe { from.add(at).read_volatile() };
             // SAFETY: every processor of 64 bits has these registers.
             let piece = |low, high| unsafe { _mm_set_epi64x(high, low) };
@@ -79,7 +81,8 @@ mod inner {
         {
             return false;
         }
-        // SAFETY: inside of both, and aligned. Volatile, lest it all becomes a call of `memcpy`, whose loads are larger.
+        // SAFETY: inside of both, and aligned. Volatile, lest it all becomes a call of `memcpy`, whose loads
+        // are larger.
         unsafe {
             let (from, to) = (from.cast::<__m128i>(), to.cast::<__m128i>());
             // A number of turns that the compiler knows, so that there is no loop.

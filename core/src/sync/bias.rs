@@ -1,12 +1,13 @@
-//! What one thread does alone, without locked operations, until another one does it, too: then all do it with them.
+//! What one thread does alone, without locked operations, until another one does it, too: then all do it with
+//! them.
 //!
-//! The first thread that comes has the bias: it goes in and out by plain stores, and is alone while it is inside. The first
-//! other one takes the bias away, for ever, and waits until nobody is inside; from then on everybody uses read-modify-writes. To go in
-//! is Dekker's mutual exclusion, whose fence only one side pays for (E18 in `docs/protocol.md`); where the kernel cannot help with that,
-//! nobody has the bias.
+//! The first thread that comes has the bias: it goes in and out by plain stores, and is alone while it is
+//! inside. The first other one takes the bias away, for ever, and waits until nobody is inside; from then on
+//! everybody uses read-modify-writes. To go in is Dekker's mutual exclusion, whose fence only one side pays
+//! for (E18 in `docs/protocol.md`); where the kernel cannot help with that, nobody has the bias.
 //!
-//! Sources: Kawachiya, Koseki, Onodera, "Lock Reservation: Java Locks Can Mostly Do Without Atomic Operations" (OOPSLA 2002);
-//! Dice, Huang, Yang, "Asymmetric Dekker Synchronization" (2001).
+//! Sources: Kawachiya, Koseki, Onodera, "Lock Reservation: Java Locks Can Mostly Do Without Atomic
+//! Operations" (OOPSLA 2002); Dice, Huang, Yang, "Asymmetric Dekker Synchronization" (2001).
 
 use super::{
     AtomicU64, Fences, Ordering, known_thread_number, thread_number, wait_turn, weaken,
@@ -113,8 +114,8 @@ impl Bias {
             .is_ok()
     }
 
-    /// Takes the bias away, and waits until nobody is inside: for a few instructions of another thread, and for a processor on
-    /// which it can go on.
+    /// Takes the bias away, and waits until nobody is inside: for a few instructions of another thread, and
+    /// for a processor on which it can go on.
     #[cold]
     pub fn share(&self) {
         let mut owner = self.owner();
@@ -147,7 +148,8 @@ impl Bias {
         self.owner.store(SHARED, shared);
     }
 
-    /// Adds to a number that is only changed in this way, or behind [`Bias::share`]. Wraps. Returns what it was.
+    /// Adds to a number that is only changed in this way, or behind [`Bias::share`]. Wraps. Returns what it
+    /// was.
     #[inline(always)]
     pub fn add(&self, number: &AtomicU64, more: u64, order: Ordering) -> u64 {
         match self.enter() {

@@ -1,7 +1,7 @@
 //! What orders threads: the primitives, and what is built of nothing else.
 //!
-//! `shim` is the only module that knows loom: under `--cfg loom` with the feature `models` all of this crate runs on
-//! the model checker's atomics, locks and threads.
+//! `shim` is the only module that knows loom: under `--cfg loom` with the feature `models` all of this crate
+//! runs on the model checker's atomics, locks and threads.
 
 pub mod bias;
 pub mod pacing;

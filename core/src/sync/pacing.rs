@@ -1,8 +1,9 @@
-//! Pacing: how long a thread looks, spins, gives way or waits before it sleeps, and how far one side lets the other get ahead.
+//! Pacing: how long a thread looks, spins, gives way or waits before it sleeps, and how far one side lets the
+//! other get ahead.
 //!
-//! Nothing here is needed for correctness. Each heuristic is worth its lines on the workload that is named beside it;
-//! `cargo xtask pacing` measures that workload with it and without it, and `docs/performance.md` has the figures. What is not
-//! worth 5 % there does not stay.
+//! Nothing here is needed for correctness. Each heuristic is worth its lines on the workload that is named
+//! beside it; `cargo xtask pacing` measures that workload with it and without it, and `docs/performance.md`
+//! has the figures. What is not worth 5 % there does not stay.
 //!
 //! | heuristic | what it does |
 //! |---|---|
@@ -24,10 +25,10 @@ use std::time::{Duration, Instant};
 
 /// How far a receiver lets senders get ahead before it looks again.
 ///
-/// A receiver that is faster than the senders takes each message as soon as it is there, and with that the cache line that
-/// the next one is being written to: both lose, up to four fifths of their speed. So it pauses twice as long each time, as
-/// long as messages come fast enough to be worth that, and half as long where they do not, or where they are many. A look
-/// that finds nothing begins again.
+/// A receiver that is faster than the senders takes each message as soon as it is there, and with that the
+/// cache line that the next one is being written to: both lose, up to four fifths of their speed. So it
+/// pauses twice as long each time, as long as messages come fast enough to be worth that, and half as long
+/// where they do not, or where they are many. A look that finds nothing begins again.
 #[derive(Debug, Default)]
 pub struct ReceiverLead {
     /// Turns of the last pause.
@@ -44,7 +45,8 @@ impl ReceiverLead {
     /// So many messages from one pause to the next are more than it takes.
     const MANY: u64 = 256;
 
-    /// Pauses; `received` counts the messages received so far. `false`: this channel is too small for anybody to get ahead.
+    /// Pauses; `received` counts the messages received so far. `false`: this channel is too small for anybody
+    /// to get ahead.
     pub fn pause(&mut self, received: u64, is_large: bool) -> bool {
         if !is_large || left_out!("receiver_lead") {
             return false;
@@ -78,8 +80,8 @@ pub fn readable_looks() -> u32 {
 
 // === A sender without room ===
 
-/// How much room a sender waits for that found none: where each message makes room for one, both sides fight for every
-/// cache line.
+/// How much room a sender waits for that found none: where each message makes room for one, both sides fight
+/// for every cache line.
 #[derive(Debug)]
 pub struct Batch;
 
@@ -105,7 +107,8 @@ impl Batch {
     }
 }
 
-/// Whether a channel is large: a receiver takes long to drain it, and a sender without room may look for some rarely.
+/// Whether a channel is large: a receiver takes long to drain it, and a sender without room may look for some
+/// rarely.
 #[must_use]
 pub fn is_large(bound: u64, capacity: u64) -> bool {
     const BOUND: u64 = 512;
@@ -157,8 +160,9 @@ impl Group {
     const CROWD: u64 = 8;
     /// The most that one gives way before it sleeps.
     const YIELDS_MAX: u64 = 64;
-    /// A sender that was let go before us is back, asleep or waiting again long before that. Whoever keeps a processor longer is
-    /// no sender, and keeps it for as long as the scheduler lets it; a sleeper is woken before that.
+    /// A sender that was let go before us is back, asleep or waiting again long before that. Whoever keeps a
+    /// processor longer is no sender, and keeps it for as long as the scheduler lets it; a sleeper is woken
+    /// before that.
     const YIELD_MAX: Duration = Duration::from_millis(2);
     /// So many waits sleep at once before the next attempt.
     const WAITS_BESIDE_OTHERS: u64 = 1 << 15;
@@ -180,8 +184,8 @@ impl Group {
         self.size.store(size, Ordering::Relaxed);
     }
 
-    /// How often a sender that waits for a sync is to give way before it sleeps: whom the last sync released is then on the way
-    /// before the next, and nobody has to be woken.
+    /// How often a sender that waits for a sync is to give way before it sleeps: whom the last sync released
+    /// is then on the way before the next, and nobody has to be woken.
     pub fn yields(&self) -> u64 {
         if IS_MODEL || left_out!("give_way") || self.sleeps_at_once() {
             return 0;
@@ -217,9 +221,10 @@ impl Group {
         false
     }
 
-    /// What the leader waits for before its sync, which costs the same however many sends it covers: the senders that the last
-    /// round released, and that come back with their next message. `sync` is what the last sync took. At most twice that, and
-    /// half of it where nobody comes. `None`: a lone sender does not wait at all.
+    /// What the leader waits for before its sync, which costs the same however many sends it covers: the
+    /// senders that the last round released, and that come back with their next message. `sync` is what the
+    /// last sync took. At most twice that, and half of it where nobody comes. `None`: a lone sender does not
+    /// wait at all.
     pub fn gather(&self, sync: Duration) -> Option<(u64, BoundedWait)> {
         // [O:crowd] Relaxed: only the leader writes it.
         let size = self.size.load(Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The concurrency primitives, once from std and parking_lot, and once from loom.
 //!
-//! The only file that names either. Everything above uses these types, so that under `cfg(loom)` the model checker
-//! sees every shared access.
+//! The only file that names either. Everything above uses these types, so that under `cfg(loom)` the model
+//! checker sees every shared access.
 
 #![allow(clippy::disallowed_types)] // the one place that is allowed to name them
 
@@ -34,8 +34,8 @@ macro_rules! weaken {
 }
 pub(crate) use weaken;
 
-/// `weaken_fence!("name", fence)`: one of a pair of sequentially consistent fences, absent while that fault is
-/// planted.
+/// `weaken_fence!("name", fence)`: one of a pair of sequentially consistent fences, absent while that fault
+/// is planted.
 macro_rules! weaken_fence {
     ($name:literal, $fence:expr) => {
         if !$crate::sync::sabotaged($name) {
@@ -45,14 +45,14 @@ macro_rules! weaken_fence {
 }
 pub(crate) use weaken_fence;
 
-/// How two sequentially consistent fences share their cost. One side stores, fences, and looks for a sleeper; the
-/// other announces that it will sleep, fences, and looks again.
+/// How two sequentially consistent fences share their cost. One side stores, fences, and looks for a sleeper;
+/// the other announces that it will sleep, fences, and looks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fences {
     /// Both are whole.
     Symmetric,
-    /// The frequent one only stops the compiler, and the rare one makes every thread of the process that runs execute
-    /// a whole one (`membarrier`). Two frequent ones order nothing between them.
+    /// The frequent one only stops the compiler, and the rare one makes every thread of the process that runs
+    /// execute a whole one (`membarrier`). Two frequent ones order nothing between them.
     Asymmetric,
 }
 
@@ -160,8 +160,8 @@ mod inner {
         NUMBER.get()
     }
 
-    /// Waits for another thread that needs a few instructions, and perhaps a processor: ours, even if it would not get that
-    /// before us.
+    /// Waits for another thread that needs a few instructions, and perhaps a processor: ours, even if it
+    /// would not get that before us.
     pub fn wait_turn(look: u32) {
         match look {
             0..64 => std::hint::spin_loop(),
@@ -237,7 +237,8 @@ mod inner {
             self.0.load(order)
         }
 
-        /// Makes it grow, and wakes all who sleep on what it was: one system call, and none of them waits for another.
+        /// Makes it grow, and wakes all who sleep on what it was: one system call, and none of them waits for
+        /// another.
         pub fn advance(&self, order: Ordering) {
             // [O:forwarded] The order is the caller's.
             self.0.fetch_add(1, order);
@@ -296,8 +297,8 @@ mod inner {
         true
     }
 
-    /// Whole: a model cannot make another thread execute a fence. So two frequent ones order more here than they do;
-    /// no pair of the protocol is one of two.
+    /// Whole: a model cannot make another thread execute a fence. So two frequent ones order more here than
+    /// they do; no pair of the protocol is one of two.
     pub(super) fn fence_light() {
         fence_whole();
     }
@@ -356,8 +357,8 @@ mod inner {
         }
     }
 
-    /// A number that grows, and that threads sleep on until it does: a futex. The kernel compares under a lock, behind
-    /// which whoever wakes comes too.
+    /// A number that grows, and that threads sleep on until it does: a futex. The kernel compares under a
+    /// lock, behind which whoever wakes comes too.
     #[derive(Debug)]
     pub struct Generation {
         number: AtomicU32,
@@ -387,8 +388,8 @@ mod inner {
             drop(bucket);
         }
 
-        /// Sleeps while it is `seen`. loom has no time, so a deadline never passes: a model of one is a thread that
-        /// notifies.
+        /// Sleeps while it is `seen`. loom has no time, so a deadline never passes: a model of one is a
+        /// thread that notifies.
         pub fn sleep(&self, seen: u32, _deadline: Option<Instant>) -> bool {
             let bucket = self.bucket.lock();
             // [O:none] Ordered by the lock, as in the kernel.

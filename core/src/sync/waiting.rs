@@ -1,10 +1,10 @@
 //! Sleeping and waking: an event count.
 //!
-//! A waiter announces itself, looks again, sleeps; a notifier changes the state, looks for
-//! announcements, wakes. Each side stores before it looks, with a sequentially consistent fence in
-//! between, so that at least one sees the other (edge E8 in `docs/protocol.md`). When nobody waits a
-//! notification is one fence and one load. A waking is one system call for all who sleep, however many they are, and
-//! whoever wakes takes no lock.
+//! A waiter announces itself, looks again, sleeps; a notifier changes the state, looks for announcements,
+//! wakes. Each side stores before it looks, with a sequentially consistent fence in between, so that at least
+//! one sees the other (edge E8 in `docs/protocol.md`). When nobody waits a notification is one fence and one
+//! load. A waking is one system call for all who sleep, however many they are, and whoever wakes takes no
+//! lock.
 //!
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores).
 
@@ -13,7 +13,8 @@ use super::{AtomicBool, Fences, Generation, IS_MODEL, Ordering, weaken_fence};
 use crate::planted::planted;
 use std::time::Instant;
 
-/// One look before the announcement, which costs whoever notifies next a system call. In a model it is one interleaving more.
+/// One look before the announcement, which costs whoever notifies next a system call. In a model it is one
+/// interleaving more.
 pub(crate) const ONCE: u32 = if IS_MODEL { 0 } else { 1 };
 
 /// What the threads of a channel wait for; shared by all of its files.
@@ -32,11 +33,11 @@ pub struct Events {
 }
 
 impl Events {
-    /// `shown_by_commit`: messages are shown when they are committed, not when they are published, so the reader
-    /// waits for a disk.
+    /// `shown_by_commit`: messages are shown when they are committed, not when they are published, so the
+    /// reader waits for a disk.
     pub fn new(shown_by_commit: bool) -> Self {
-        // Where each send waits for the disk, a fence of its own costs nothing, and one for all takes time from the sync
-        // that everybody waits for.
+        // Where each send waits for the disk, a fence of its own costs nothing, and one for all takes time
+        // from the sync that everybody waits for.
         let fences = match shown_by_commit {
             true => Fences::Symmetric,
             false => Fences::asymmetric(),
