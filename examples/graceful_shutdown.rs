@@ -1,7 +1,7 @@
 //! A graceful shutdown: nothing new is taken, what was taken is finished, and the channel is closed in order.
 //!
-//! `cargo run --example graceful_shutdown -- PATH`. A line `stop`, or the end of the standard input, ends it; each other line is
-//! a job.
+//! `cargo run --example graceful_shutdown -- PATH`. A line `stop`, or the end of the standard input, ends it;
+//! each other line is a job.
 
 use std::error::Error;
 use std::io;
@@ -41,7 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // First: nobody can send any more. The worker finishes what is there, and then hears `Disconnected`.
     drop(tx);
     let (rx, done) = worker.join().map_err(|_| "the worker panicked")??;
-    // Then: the file is synced and marked as closed in order, so the next open need not scan it. An error is told.
+    // Then: the file is synced and marked as closed in order, so the next open need not scan it. An error is
+    // told.
     rx.close()?;
     println!("{done} jobs done, closed");
     Ok(())

@@ -329,16 +329,13 @@ fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
 
 #[inline]
 fn decode_with<T: DeserializeOwned, const N: usize>(payload: &[u8]) -> Result<T, CodecError> {
-    match bincode::serde::decode_from_slice(payload, config::<N>()) {
-        Ok((value, used)) if used == payload.len() || planted!("trailing_bytes_accepted") => {
-            Ok(value)
-        }
-        Ok((_, used)) => Err(CodecError(format!(
-            "{} bytes are left over",
-            payload.len() - used
-        ))),
-        Err(e) => Err(CodecError(e.to_string())),
+    let (value, used) = bincode::serde::decode_from_slice(payload, config::<N>())
+        .map_err(|error| CodecError(error.to_string()))?;
+    let left_over = payload.len() - used;
+    if left_over > 0 && !planted!("trailing_bytes_accepted") {
+        return Err(CodecError(format!("{left_over} bytes are left over")));
     }
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use walchan_core::channel::{Channel, InFlight, OnDisk};
 use walchan_core::planted::planted;
 use walchan_core::storage::lease::Lease;
 
-/// What settles a delivery when it is gone, and keeps the channel open until then.
+/// What acknowledges a delivery when it is gone, and keeps the channel open until then.
 pub(crate) struct Receipt {
     channel: Lease<Arc<Channel<OnDisk>>>,
     message: InFlight<OnDisk>,

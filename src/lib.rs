@@ -21,7 +21,8 @@
 //!
 //! for job in &rx {
 //!     println!("{}", *job);
-//!     // The end of the body drops the delivery, which acknowledges it. If the process dies before, the next open of the
+//!     // The end of the body drops the delivery, which acknowledges it. If the process dies before, the next
+//! open of the
 //!     // channel delivers the job again.
 //! }
 //! # sender.join().unwrap().unwrap();

@@ -349,7 +349,7 @@ impl<T: ?Sized + Deliverable, C: Deliver<T>> Receiver<T, C> {
         }
     }
 
-    /// Receives a message if there is one in time. A timeout that is too long to be told is none.
+    /// Receives a message if there is one in time. A timeout beyond what `Instant` can represent never ends.
     ///
     /// # Errors
     ///

@@ -353,7 +353,7 @@ impl<T, C: Codec<T>> SyncSender<T, C> {
     }
 
     /// Sends a message if there is room in time. The timeout bounds the wait for room; a synced send still
-    /// waits for the disk. A timeout that is too long to be told is none.
+    /// waits for the disk. A timeout beyond what `Instant` can represent never ends.
     ///
     /// # Errors
     ///

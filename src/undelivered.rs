@@ -141,7 +141,7 @@ impl fmt::Display for Undecodable {
 /// A place in the ring that was on stable storage, and is not what it was.
 ///
 /// Dropping it leaves everything as it is: the next open reports it again, and the space from here on
-/// does not come back until it is settled. Like a delivery it keeps the channel open.
+/// does not come back until it is acknowledged. Like a delivery it keeps the channel open.
 ///
 /// ```no_run
 /// # let (_tx, rx) = walchan::channel::<String>("queue")?;
@@ -158,7 +158,7 @@ pub struct Corrupt {
 }
 
 impl Corrupt {
-    /// Position of the first byte: where the damaged message began, as far as that can be told.
+    /// Position of the first byte: where the damaged message began, as far as that is known.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.undelivered.place.position

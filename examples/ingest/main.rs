@@ -18,21 +18,21 @@
 //!
 //! * A record names its bytes, and is whole or absent: it is appended by one write, with length and checksum.
 //! * A line is acknowledged after its record is written, never before. So every line that was sent is in
-//!   a record, or in the channel, or (killed in between) in both: then it is recognised, and not counted again.
+//!   a record, or in the channel, or (killed in between) in both: then it is recognised, and not counted
+//!   again.
 //! * A new run reads the input again, and sends what is neither in a record nor in the channel.
 //! * The files are listed once; later runs take the same list, and stop if a file has another length.
 //! * The answer is written to a temporary file, which is then renamed: it is complete, or not there. Before
 //!   that the records must name every byte of every text file, and none twice.
 //!
-//! This holds when the process is killed, under every durability; only reading the records and adding them up must
-//! come through in one run. Under `sync-every` (the default) and
-//! `sync-per-send` records are synced before they are acknowledged, so it holds across a power cut as well: what
-//! that takes from the end of the channel is sent again, what it brings back is in a record. `flush-only`
-//! promises nothing for a power cut.
+//! This holds when the process is killed, under every durability; only reading the records and adding them up
+//! must come through in one run. Under `sync-every` (the default) and `sync-per-send` records are synced
+//! before they are acknowledged, so it holds across a power cut as well: what that takes from the end of the
+//! channel is sent again, what it brings back is in a record. `flush-only` promises nothing for a power cut.
 //!
-//! "lost, sent again" in the summary counts lines that an earlier run had passed and that were neither in a record
-//! nor in the channel; the first one is reported at once. Without a power cut it is 0: the channel keeps
-//! what was sent.
+//! "lost, sent again" in the summary counts lines that an earlier run had passed and that were neither in a
+//! record nor in the channel; the first one is reported at once. Without a power cut it is 0: the channel
+//! keeps what was sent.
 
 mod state;
 

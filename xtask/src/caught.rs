@@ -105,8 +105,8 @@ pub struct Run {
     pub log: PathBuf,
 }
 
-/// Runs the jobs, as many at once as there are processors. `ended` hears of each when it has ended; what comes back
-/// is in the order of the jobs.
+/// Runs the jobs, as many at once as there are processors. `ended` hears of each when it has ended; what
+/// comes back is in the order of the jobs.
 pub fn run_all(jobs: &[Job], ended: impl Fn(&Job, &Run) + Sync) -> Result<Vec<Run>, String> {
     let next = Mutex::new(jobs.iter().enumerate());
     let work = || {
@@ -174,9 +174,9 @@ impl Run {
         self.status.is_some_and(|status| status.success()) && self.output.contains(" 1 passed;")
     }
 
-    /// What the test said when it failed. A failure is a panic, reported by the harness, or an abort: because a second
-    /// panic met the first, because the test's own watchdog saw it hang, or because no memory was left. Any
-    /// other end says nothing about what was planted.
+    /// What the test said when it failed. A failure is a panic, reported by the harness, or an abort: because
+    /// a second panic met the first, because the test's own watchdog saw it hang, or because no memory was
+    /// left. Any other end says nothing about what was planted.
     pub fn caught(&self) -> Result<String, String> {
         let Some(status) = self.status else {
             return Err(format!("no end after {SECONDS_MAX} s"));

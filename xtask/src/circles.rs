@@ -1,7 +1,7 @@
 //! Imports between the files of a crate, and the circles that they make.
 //!
-//! An import of a name that a `mod.rs` hands on by `pub use` is one of the file that has it. A `mod.rs` that only declares and
-//! hands on imports nothing.
+//! An import of a name that a `mod.rs` hands on by `pub use` is one of the file that has it. A `mod.rs` that
+//! only declares and hands on imports nothing.
 
 use crate::source::{Source, words};
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,7 +147,8 @@ fn expand(text: &str, base: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The file that a path leads to: the longest part that is a module, and where that hands the next name on, the file that has it.
+/// The file that a path leads to: the longest part that is a module, and where that hands the next name on,
+/// the file that has it.
 fn resolve(path: &str, files: &BTreeMap<String, &Source>, depth: usize) -> Option<String> {
     let parts: Vec<&str> = path.split("::").collect();
     for len in (0..=parts.len()).rev() {

@@ -20,8 +20,8 @@ struct Target {
     sanitizer: &'static str,
 }
 
-/// The first two touch no memory that is not the standard library's, so they go without a sanitizer, several times as
-/// fast; the third opens real files through the map.
+/// The first two touch no memory that is not the standard library's, so they go without a sanitizer, several
+/// times as fast; the third opens real files through the map.
 const TARGETS: [Target; 3] = [
     Target {
         name: "structured",

@@ -4,7 +4,8 @@ use crate::planted;
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
 use crate::{lifecycle, packages, promises, walls, way};
 
-/// Combinations of features of walchan: `bytemuck` adds one codec. `models` of the core does nothing without loom.
+/// Combinations of features of walchan: `bytemuck` adds one codec. `models` of the core does nothing without
+/// loom.
 const FEATURES: [&str; 6] = [
     "",
     "fsync",

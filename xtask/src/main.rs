@@ -16,6 +16,7 @@ mod pacing;
 mod packages;
 mod performance;
 mod planted;
+mod planted_form;
 mod promises;
 mod protocol;
 mod run;

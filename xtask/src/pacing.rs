@@ -1,6 +1,7 @@
 //! `cargo xtask pacing`: what each heuristic of `core/src/sync/pacing.rs` is worth on its own workload.
 //!
-//! One build, in which a heuristic can be left out; runs with it and without it in turns, and the median of the ratios.
+//! One build, in which a heuristic can be left out; runs with it and without it in turns, and the median of
+//! the ratios.
 
 use crate::caught::messages;
 use crate::run::{Outcome, cargo, target};

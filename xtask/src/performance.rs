@@ -1,6 +1,7 @@
 //! `cargo xtask performance`: walchan beside its rivals, the table and the pictures.
 //!
-//! A quick run and one of some workloads leave the table in `docs` alone: its figures are those of a full one.
+//! A quick run and one of some workloads leave the table in `docs` alone: its figures are those of a full
+//! one.
 
 use crate::run::{Outcome, Plan, cargo, target};
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! `cargo xtask planted`: a safeguard that can be removed without a test noticing is one that nothing tests.
 //!
-//! The list is the table of `docs/planted.md`. Each bug is a `planted!("name")` in the product, part of a build with
-//! `--cfg walchan_planted` only; there the environment variable `WALCHAN_PLANTED` selects it. So all tests are built
-//! once, and the one that is to notice is run with and without the bug.
+//! The list is the table of `docs/planted.md`. Each bug is a `planted!("name")` in the product, part of a
+//! build with `--cfg walchan_planted` only; there the environment variable `WALCHAN_PLANTED` selects it. So
+//! all tests are built once, and the one that is to notice is run with and without the bug.
 
 use std::fs;
 use std::path::PathBuf;
@@ -165,8 +165,8 @@ fn table(bugs: &[&Bug], runs: &[Run], skipped: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Nothing of the bugs is in an ordinary build. That the build for them has each name shows that this look would
-/// find them.
+/// Nothing of the bugs is in an ordinary build. That the build for them has each name shows that this look
+/// would find them.
 fn check_binaries(bugs: &[Bug], tests: &[Test]) -> Outcome {
     let ordinary = messages(&mut cargo(
         "build --release -p walchan -p walchan-core --lib",

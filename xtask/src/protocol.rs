@@ -1,7 +1,8 @@
 //! The tables of `docs/protocol.md`: one row for each atomic operation.
 //!
-//! A table counts when the fourth cell of its head has the word "sabotage". Its cells are: `` `site` ``, the edge,
-//! the partner, and either ``  `weakening` caught by `test` `` (more of them behind `;`) or `none: reason`.
+//! A table counts when the fourth cell of its head has the word "sabotage". Its cells are: `` `site` ``, the
+//! edge, the partner, and either ``  `weakening` caught by `test` `` (more of them behind `;`) or `none:
+//! reason`.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! `cargo xtask sanitize`: the tests under AddressSanitizer and ThreadSanitizer, and the corpus of the fuzzer under the
-//! first. Needs a nightly compiler.
+//! `cargo xtask sanitize`: the tests under AddressSanitizer and ThreadSanitizer, and the corpus of the fuzzer
+//! under the first. Needs a nightly compiler.
 
 use std::env::var_os;
 use std::path::{Path, PathBuf};

@@ -65,8 +65,8 @@ impl Source {
         }
     }
 
-    /// Every `.rs` file below `places`, in order of path. A place that is not there is an error: a check that looks
-    /// at nothing passes.
+    /// Every `.rs` file below `places`, in order of path. A place that is not there is an error: a check that
+    /// looks at nothing passes.
     pub fn read_all(places: &[&str]) -> Result<Vec<Self>, String> {
         let mut sources = Vec::new();
         for place in places {

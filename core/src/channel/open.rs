@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of ring of an unbounded channel.
 const RING_LEN_DEFAULT: u64 = 16 << 20;
-/// Bytes of the largest overflow file; a larger ring, or message, has larger ones.
+/// Bytes of the largest segment; a larger ring, or message, has larger ones.
 const OVERFLOW_LEN_MAX: u64 = 64 << 20;
 /// Bytes of ring for each message of a bounded channel, at least.
 const MESSAGE_LEN_ASSUMED: u64 = 256;

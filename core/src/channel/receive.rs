@@ -33,7 +33,7 @@ pub struct ReceiverState<F: Files> {
 /// A message that was handed out.
 #[derive(Debug)]
 pub struct Message<F: Files> {
-    /// What settles it.
+    /// What acknowledges it.
     pub in_flight: InFlight<F>,
     /// Where its payload lies; `None`: it was copied into the receiver's buffer.
     pub lent: Option<Lent>,

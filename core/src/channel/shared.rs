@@ -23,7 +23,7 @@ pub type OnDisk = Disk<NamedFiles>;
 #[derive(Debug)]
 pub struct Channel<F: Files> {
     pub(super) chain: Arc<Chain<F>>,
-    /// The timer's, the keeper's if the channel grows, and one that ends by itself behind the open of a large
+    /// The timer's, the housekeeper's if the channel grows, and one that ends by itself behind the open of a large
     /// ring.
     pub(super) threads: Vec<JoinHandle<()>>,
     /// It ends in order: it has its threads, and has not ended yet.
@@ -36,7 +36,7 @@ pub struct Channel<F: Files> {
     pub(super) path: PathBuf,
 }
 
-/// A message that was handed out, or a damaged place that was reported, and that is not settled yet.
+/// A message that was handed out, or a damaged place that was reported, and that is not acknowledged yet.
 #[derive(Debug)]
 pub struct InFlight<F: Files> {
     /// Its file. `None`: the one that was sent into first in this incarnation.

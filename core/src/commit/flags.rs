@@ -34,7 +34,8 @@ impl Flags {
 
     /// The same, where the caller has made no such fence since.
     pub fn fence_and_flag(&self, flags: u32) {
-        // [O:flag_fence] SeqCst: E8, pairs with [O:timer_fence]; what the flags stand for before it, the look behind.
+        // [O:flag_fence] SeqCst: E8, pairs with [O:timer_fence]; what the flags stand for before it, the look
+        // behind.
         weaken_fence!("flag_fence", self.fences.light());
         self.flag(flags);
     }

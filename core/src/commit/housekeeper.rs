@@ -1,4 +1,4 @@
-//! What the keeper of an unbounded channel is asked to do; it is the channel's second thread (`overflow`).
+//! What the housekeeper of an unbounded channel is asked to do; it is the channel's second thread (`overflow`).
 
 /// The file that is written is nearly full.
 pub const AHEAD: u32 = 1;

@@ -59,14 +59,14 @@ pub struct Log<M: Memory> {
     /// A quarter of the ring behind the head of the last checkpoint (`FlushOnly`), so that others need no
     /// lock to compare.
     pub(super) quarter_at: AtomicU64,
-    /// The keeper is told when less than so many bytes are left before the limit; 0: never.
+    /// The housekeeper is notified when less than so many bytes are left before the limit; 0: never.
     pub(super) ahead: u64,
-    /// The limit for which it was told.
+    /// The limit for which it was notified.
     pub(super) notified_limit: AtomicU64,
     /// Synced modes: the file before this one, until it is committed up to its end.
     pub(super) previous: Mutex<Option<Arc<Log<M>>>>,
     pub(super) has_previous: AtomicBool,
-    /// An overflow file: the channel may return to its ring when so much, or less, is behind in it; else 0.
+    /// A segment: the channel may return to its ring when so much, or less, is behind in it; else 0.
     pub(super) return_at: u64,
 }
 
@@ -75,11 +75,11 @@ pub struct Log<M: Memory> {
 pub struct LogSetup<M: Memory> {
     /// The checkpoints that are in the pages, durable.
     pub stored: [Checkpoint; 2],
-    /// The keeper is told when less than so many bytes are left before the limit; 0: never.
+    /// The housekeeper is notified when less than so many bytes are left before the limit; 0: never.
     pub ahead: u64,
     /// Synced modes: the file before this one, until it is committed up to its end.
     pub previous: Option<Arc<Log<M>>>,
-    /// An overflow file: the channel may return to its ring when so much, or less, is behind in it; else 0.
+    /// A segment: the channel may return to its ring when so much, or less, is behind in it; else 0.
     pub return_at: u64,
 }
 
@@ -161,7 +161,7 @@ impl<M: Memory> Log<M> {
     #[inline(always)]
     pub fn is_commit_marker(&self, claim: &Claim<'_, M>) -> bool {
         let may = self.is_synced_mode() && self.ring.layout().has_commit_markers;
-        planted!("commit_told_without_syncs", true, may)
+        planted!("commit_marked_without_syncs", true, may)
             && claim.has_payload()
             && (claim.position() == self.commit() || planted!("each_tells_the_commit"))
     }

@@ -39,16 +39,19 @@ impl<M: Memory> Log<M> {
             Received::Empty if self.ring.end() == Some(reader.cursor()) => Received::End,
             // The housekeeper seals it, and has not published that yet: the last message may be in the next
             // file.
-            Received::Empty
-                if !poisoned
-                    && self.ring.is_sealed()
-                    && !planted!("padding_in_the_making_is_the_end") =>
-            {
-                Received::Empty
-            }
+            Received::Empty if !poisoned && self.is_being_sealed() => Received::Empty,
             Received::Empty if ended => self.ended(),
             received => received,
         }
+    }
+
+    /// Nothing more is claimed in it, and its end is not published yet.
+    fn is_being_sealed(&self) -> bool {
+        planted!(
+            "padding_in_the_making_is_the_end",
+            false,
+            self.ring.is_sealed()
+        )
     }
 
     /// What there is to receive from a channel that has ended.
@@ -62,8 +65,8 @@ impl<M: Memory> Log<M> {
     /// Whether the file is drained, for a reader that found half of a frame.
     #[cold]
     fn is_drained_now(&self) -> bool {
-        // [O:foreign_fence] SeqCst: E16, pairs with the removal of the file, which no thread's look at its words outlives;
-        // the head was at the end before that.
+        // [O:foreign_fence] SeqCst: E16, pairs with the removal of the file, which no thread's look at its
+        // words outlives; the head was at the end before that.
         weaken_fence!("foreign_fence", Fences::Symmetric.light());
         self.is_drained()
     }
@@ -95,8 +98,8 @@ impl<M: Memory> Log<M> {
         if !self.ring.count_acknowledged_alone() {
             return self.count_acknowledged(position);
         }
-        // [O:drain_fence] SeqCst: E8, pairs with [O:timer_fence]; the acknowledgement before it, the looks at the end
-        // of the file and for the ring behind. Lopsided, as where there is a bias.
+        // [O:drain_fence] SeqCst: E8, pairs with [O:timer_fence]; the acknowledgement before it, the looks at
+        // the end of the file and for the ring behind. Lopsided, as where there is a bias.
         weaken_fence!("drain_fence", Fences::Asymmetric.light());
         if self.is_quarter_behind(position)
             || self.ring.end().is_some()

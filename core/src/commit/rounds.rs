@@ -64,11 +64,11 @@ impl<M: Memory> Log<M> {
             if needs_frames && !self.would_commit() {
                 // A claim that is not published is in the way: give up the role before waiting for it.
                 // Nobody who waits here takes the role, so nobody here keeps it from another.
-                if planted!("hole_waited_for_in_the_role") {
-                    std::mem::forget(role);
-                } else {
-                    self.resign(role);
-                }
+                planted!(
+                    "hole_waited_for_in_the_role",
+                    std::mem::forget(role),
+                    self.resign(role)
+                );
                 self.shared.events.published.wait(None, || {
                     let go_on =
                         self.would_commit() || self.reached(goal) || self.has_status(POISONED);
@@ -112,7 +112,7 @@ impl<M: Memory> Log<M> {
         Some(turn)
     }
 
-    /// Gives up the role of the leader; whoever was refused it must be told.
+    /// Gives up the role of the leader; wakes whoever was refused it.
     pub(super) fn resign(&self, role: MutexGuard<'_, Lead>) {
         drop(role);
         self.shared.events.synced.notify();
@@ -271,7 +271,7 @@ impl<M: Memory> Log<M> {
     /// The messages that are not acknowledged, and of these those that were handed out: for a checkpoint that
     /// vouches for them.
     fn counts(&self, head: u64, tail: u64) -> (u64, u64) {
-        // What was counted and turned out to be damaged may be settled before all of it was found.
+        // What was counted and turned out to be damaged may be acknowledged before all of it was found.
         let unacknowledged = self.ring.unacknowledged().min((tail - head) / FRAME_ALIGN);
         (unacknowledged, self.ring.handed_out().min(unacknowledged))
     }

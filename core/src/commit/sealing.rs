@@ -28,15 +28,15 @@ impl<M: Memory> Log<M> {
     /// Tells the housekeeper when little is left before the limit; once for each limit.
     pub(super) fn notify_housekeeper(&self, end: u64) {
         let limit = self.ring.limit();
-        // [O:told_at] Relaxed: a hint; who finds no room does not wait for the housekeeper.
+        // [O:notified_limit] Relaxed: a hint; who finds no room does not wait for the housekeeper.
         if end + self.ahead > limit && self.notified_limit.load(Ordering::Relaxed) != limit {
-            // [O:told_at] Relaxed: as above.
+            // [O:notified_limit] Relaxed: as above.
             self.notified_limit.store(limit, Ordering::Relaxed);
             self.shared.housekeeper.flag(AHEAD);
         }
     }
 
-    /// Less is left than the keeper is told of.
+    /// So little is left that the housekeeper has been notified.
     pub fn is_nearly_full(&self) -> bool {
         self.ring.tail() + self.ahead > self.ring.limit()
     }
@@ -51,7 +51,7 @@ impl<M: Memory> Log<M> {
         moved
     }
 
-    /// Little is behind in this overflow file, in which all others have been sent.
+    /// Little is behind in this segment, in which all others have been sent.
     pub fn may_return(&self) -> bool {
         self.return_at > 0
             && self.shared.ring_is_next()
@@ -63,8 +63,8 @@ impl<M: Memory> Log<M> {
         self.ring.end() == Some(self.ring.head())
     }
 
-    /// The same, when the head has moved as far as it can.
-    pub fn has_drained(&self) -> bool {
+    /// Moves the head as far as it can; whether that drains the file.
+    pub fn drain_now(&self) -> bool {
         self.ring.advance();
         self.is_drained()
     }
@@ -131,7 +131,8 @@ impl<M: Memory> Log<M> {
 
     /// Synced modes: the file before this one is committed up to its end before anything of this one is.
     pub(super) fn commit_previous(&self) -> io::Result<()> {
-        // [O:previous_read] Acquire: E14, pairs with [O:previous]; who sees it committed sees what that covers.
+        // [O:previous_read] Acquire: E14, pairs with [O:previous]; who sees it committed sees what that
+        // covers.
         if !self.has_previous.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -229,7 +230,7 @@ impl<M: Memory> Log<M> {
             }
             // Once: a power cut could tear two that no sync parts.
             self.store_checkpoint(&mut pages, head, tail, true);
-            if planted!("drained_told_twice_at_once") {
+            if planted!("drained_recorded_twice_at_once") {
                 self.store_checkpoint(&mut pages, head, tail, true);
             }
             pages.stage = Stage::Retired;

@@ -38,7 +38,7 @@ impl<M: Memory> Log<M> {
         let crc = payload_crc(payload);
         let claim = self.ring.claim(len, wait.room()).ok()?;
         let marker = planted!(
-            "commit_told_without_syncs",
+            "commit_marked_without_syncs",
             self.is_commit_marker(&claim),
             false
         );

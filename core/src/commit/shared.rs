@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 
-/// An I/O error that is told again.
+/// An I/O error that is reported again.
 #[derive(Clone, Debug)]
 pub struct Failure {
     kind: io::ErrorKind,
@@ -55,7 +55,7 @@ pub struct Shared {
     pub events: Arc<Events>,
     /// Asks the timer thread.
     pub timer: Timer,
-    /// Asks the housekeeper: see `keeper`.
+    /// Asks the housekeeper: see `housekeeper`.
     pub housekeeper: Flags,
     pub(super) commit_every: AtomicU64,
     /// Sends that have returned or are about to, and that no completed sync covers (`Every` only).
@@ -217,8 +217,8 @@ impl Shared {
     /// Whether a message came back, as [`Shared::take_returned`] would see it.
     #[inline]
     pub fn has_returned(&self) -> bool {
-        // [O:returned] Relaxed: a hint, ordered by the fences where somebody sleeps (E8) and by the status where
-        // somebody left (E10); the lock hands the positions over (E12).
+        // [O:returned] Relaxed: a hint, ordered by the fences where somebody sleeps (E8) and by the status
+        // where somebody left (E10); the lock hands the positions over (E12).
         self.returned_count.load(Ordering::Relaxed) != 0
     }
 

@@ -29,7 +29,7 @@ impl Due {
     }
 }
 
-/// A time from now; `None` if it cannot be told, which is never.
+/// A time from now; `None` if it cannot be represented, which means never.
 fn after(delay: Duration) -> Option<Instant> {
     Instant::now().checked_add(delay)
 }

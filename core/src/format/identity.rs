@@ -10,7 +10,7 @@ pub const MAGIC: [u8; 8] = *b"\x89WALC\r\n\x1a";
 pub const FORMAT_VERSION: u32 = 3;
 /// The oldest version that is read. Its files are rings: where version 2 has a number, it has zeros.
 const VERSION_MIN: u32 = 1;
-/// The oldest version that has overflow files.
+/// The oldest version that has segments.
 pub const VERSION_OVERFLOW: u32 = 2;
 /// The oldest version that knows [`Kind::CommitMarker`](super::frame::Kind::CommitMarker).
 const VERSION_FIRST: u32 = 3;
@@ -67,9 +67,9 @@ pub struct Identity {
     pub codec: u32,
     /// Empty where none was given.
     pub schema: String,
-    /// Of an overflow file, from 1; 0 is the ring.
+    /// Of a segment, from 1; 0 is the ring.
     pub number: u64,
-    /// Position of the first frame of an overflow file, at offset 0: a multiple of the capacity.
+    /// Position of the first frame of a segment, at offset 0: a multiple of the capacity.
     pub start: u64,
     /// Where the file before it ends.
     pub follows: u64,
@@ -81,7 +81,7 @@ impl Identity {
         self.version >= VERSION_FIRST
     }
 
-    /// Position behind the last frame of an overflow file; the ring has no such end.
+    /// Position behind the last frame of a segment; the ring has no such end.
     pub fn end(&self) -> Option<u64> {
         (self.number > 0).then_some(self.start + self.capacity)
     }

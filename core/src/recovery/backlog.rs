@@ -7,7 +7,7 @@ use crate::format::incarnations::Incarnations;
 use crate::storage::Medium;
 use std::io;
 
-/// Damage is told in pieces of at most so many bytes, each of which is held in memory.
+/// Damage is reported in pieces of at most so many bytes, each of which is held in memory.
 const DAMAGE_LEN_MAX: u64 = 16 << 20;
 
 /// The receiver's place in what was recovered: `[at, end)`.
@@ -78,7 +78,7 @@ impl Backlog {
             let before = self.at;
             if !is_filler || !matches!(self.step(medium, incarnations, buffer)?, Some(Step::Filler))
             {
-                // What is damaged is told when it is asked for.
+                // What is damaged is reported when it is asked for.
                 self.at = before;
                 return Ok(());
             }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn long_damage_is_told_in_pieces_that_fit_memory() {
+    fn long_damage_is_reported_in_pieces_that_fit_memory() {
         let incarnations = Incarnations::first(Incarnation {
             start: 0,
             salt: salt_from(1),

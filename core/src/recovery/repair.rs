@@ -110,11 +110,8 @@ fn write(
     let kept = commit.max(head);
     let again = planted!("kept_not_written_again", tail, kept);
     let mut written_again = write_again(medium, capacity, again, tail)?;
-    for page in findings
-        .touched
-        .iter()
-        .filter(|_| !planted!("states_not_written_again"))
-    {
+    let touched = planted!("states_not_written_again", &[][..], &findings.touched[..]);
+    for page in touched {
         let (from, to) = (head.max(*page), kept.min(page + PAGE_LEN));
         written_again |= write_again(medium, capacity, from, to)?;
     }

@@ -98,7 +98,7 @@ impl RecoveryReport {
         for (offset, fault) in &file.header_faults {
             let fault = match number {
                 0 => fault.clone(),
-                _ => format!("overflow file {number}: {fault}"),
+                _ => format!("segment {number}: {fault}"),
             };
             self.header_faults.push((*offset, fault));
         }
@@ -150,7 +150,7 @@ impl RecoveryReport {
         &self.damaged
     }
 
-    /// Header copies that were invalid, by their offset in the file, and why; for an overflow file that
+    /// Header copies that were invalid, by their offset in the file, and why; for a segment that
     /// begins with which. The other copy was used, and both are valid again.
     #[must_use]
     pub fn header_faults(&self) -> &[(u64, String)] {
@@ -159,7 +159,7 @@ impl RecoveryReport {
 
     /// How long the scan took, which reads the messages in the files: zero where the last incarnation ended
     /// in order. What is written and synced behind it is not in it, and may take longer; nor is a look at
-    /// overflow files that turn out to be unused. Reports are equal only if this is, too.
+    /// segments that turn out to be unused. Reports are equal only if this is, too.
     #[must_use]
     pub fn scan_time(&self) -> Duration {
         self.scan_time

@@ -233,8 +233,8 @@ pub(super) struct Findings {
     pub(super) tail: u64,
     /// All before it was on stable storage.
     pub(super) commit: u64,
-    /// So it was by the last message that tells it.
-    told: u64,
+    /// The highest commit marker in a message.
+    commit_marker: u64,
     pub(super) kept: u64,
     pub(super) redelivered: u64,
     /// Pages behind the head, by their first position, in which states were changed after the send.
@@ -339,33 +339,33 @@ fn scan_untimed(
         unverified: commit,
     };
     let (findings, ahead) = pass(&mut scanner, range, commit, reused)?;
-    match ahead {
-        Some(behind) if !planted!("laps_not_followed") => {
+    match planted!("laps_not_followed", None, ahead) {
+        Some(behind) => {
             let head = behind - capacity;
             let range = Range { head, ..range };
             let (findings, _) = pass(&mut scanner, range, commit, true)?;
-            up_to_the_told(&mut scanner, range, findings, true)
+            up_to_commit_marker(&mut scanner, range, findings, true)
         }
-        _ => up_to_the_told(&mut scanner, range, findings, reused),
+        None => up_to_commit_marker(&mut scanner, range, findings, reused),
     }
 }
 
-/// The findings of a pass, by the commit that messages tell, if that is higher: what is missing before it is
+/// The findings of a pass, by the highest commit marker, if that is above the commit of the header: what is missing before it is
 /// damage. Where nothing is, it makes no difference.
-fn up_to_the_told(
+fn up_to_commit_marker(
     scanner: &mut Scanner<'_>,
     range: Range,
     mut findings: Findings,
     reused: bool,
 ) -> Result<Findings, Error> {
-    let told = planted!("commit_of_messages_ignored", 0, findings.told);
-    if told <= findings.commit {
+    let marker = planted!("commit_of_messages_ignored", 0, findings.commit_marker);
+    if marker <= findings.commit {
         return Ok(findings);
     }
-    if findings.first_torn().is_some_and(|at| at < told) {
-        return Ok(pass(scanner, range, told, reused)?.0);
+    if findings.first_torn().is_some_and(|at| at < marker) {
+        return Ok(pass(scanner, range, marker, reused)?.0);
     }
-    findings.commit = told;
+    findings.commit = marker;
     Ok(findings)
 }
 
@@ -428,7 +428,7 @@ fn pass(
         if let Place::Valid { state, word1 } = place {
             note(&mut found, state, word1, 1);
             if verify && word1.kind() == Kind::CommitMarker {
-                found.told = found.told.max(at);
+                found.commit_marker = found.commit_marker.max(at);
             }
             acknowledged_prefix &= state == State::Acknowledged;
             trusted = (!verify).then_some((at, state, word1));
@@ -523,8 +523,8 @@ fn look_on(
     commit: u64,
 ) -> Result<Gap, Error> {
     let mut named = false;
-    let mut at = from;
-    while at < stop && !planted!("scan_ends_at_a_gap") {
+    let mut at = planted!("scan_ends_at_a_gap", stop, from);
+    while at < stop {
         scanner.check_verified(at)?;
         match scanner.place(at, stop, true)? {
             Place::Valid { .. } if at > from => {
@@ -542,7 +542,7 @@ fn look_on(
             }
         }
         if scanner.window.is_unreadable(at) {
-            // Nobody can tell what was there. Told once for each page.
+            // Nobody can tell what was there. Reported once for each page.
             named = true;
             if at >= commit && (at == from || at & (PAGE_LEN - 1) == 0) {
                 found.damaged_frames.push(at);
@@ -550,7 +550,7 @@ fn look_on(
         }
         *furthest = (*furthest).max(scanner.lap_ahead(at, stop)?);
         at += FRAME_ALIGN;
-        // What cannot be read shows as zeros, and is to be told.
+        // What cannot be read shows as zeros, and is to be reported.
         while at < stop && !scanner.window.is_unreadable(at) {
             let nothing = scanner.nothing(at, stop)?;
             at += nothing;

@@ -54,7 +54,7 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Writes an acknowledged filler over `[position, end)`, which lies in one incarnation and does not cross
-    /// the end of the ring: damage that was settled. The head may pass it then.
+    /// the end of the ring: damage that was acknowledged. The head may pass it then.
     pub fn release_damage(&self, position: u64, end: u64) {
         // The holder of the damage owns its words (R3): nobody reads them before the barrier is gone (E7).
         self.publish_filler(Kind::Abandoned, position, end - position);
@@ -108,11 +108,12 @@ impl<M: Memory> Ring<M> {
             .barrier
             .load(weaken!("barrier_walk", Ordering::Acquire));
         let stop = cursor.min(barrier);
-        // [O:settled_walk] Acquire: E2, pairs with [O:settled]; what was read before it happens before the reuse.
+        // [O:acknowledged_to_walk] Acquire: E2, pairs with [O:acknowledged_to]; what was read before it happens before the
+        // reuse.
         let acknowledged_to = self
             .receiver
             .acknowledged_to
-            .load(weaken!("settled_walk", Ordering::Acquire));
+            .load(weaken!("acknowledged_to_walk", Ordering::Acquire));
         let mut head = from.max(acknowledged_to.min(stop));
         while head < stop {
             let word = self.layout.word(head);

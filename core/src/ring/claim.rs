@@ -52,8 +52,8 @@ fn change(
         number.store(to, Ordering::Relaxed);
         return Ok(());
     }
-    // [O:front] Relaxed, both: the tail shares out words (R2), what was in them is ordered by E4, and what we put there by
-    // E1; the other is a count.
+    // [O:front] Relaxed, both: the tail shares out words (R2), what was in them is ordered by E4, and what we
+    // put there by E1; the other is a count.
     number
         .compare_exchange_weak(from, to, Ordering::Relaxed, Ordering::Relaxed)
         .map(drop)
@@ -115,7 +115,8 @@ impl<M: Memory> Ring<M> {
         }
         let alone = self.producer.bias.enter();
         let mut admitted = false;
-        // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true; or nobody else changes it.
+        // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true; or nobody else changes
+        // it.
         let mut tail = self.producer.tail.load(Ordering::Relaxed);
         loop {
             // The limit after the tail would allow what the limit before it forbids; both only grow,
@@ -302,7 +303,7 @@ impl<M: Memory> Claim<'_, M> {
     }
 
     /// Writes the payload, whose length and CRC are those of the claim, and publishes the frame. Whoever
-    /// waits for it must be told: [`Ring::announce`]. `first`: there is a payload, and all before the frame
+    /// waits for it must be woken: [`Ring::announce`]. `first`: there is a payload, and all before the frame
     /// is on stable storage.
     #[inline(always)]
     pub fn publish(self, payload: &[IoSlice<'_>], crc: u32, first: bool) {

@@ -14,7 +14,7 @@ pub struct Layout {
     pub ring: u64,
     /// Bytes of the ring: a power of two.
     pub capacity: u64,
-    /// Filled once, from offset 0: an overflow file.
+    /// Filled once, from offset 0: a segment.
     pub once: bool,
     /// Messages may tell the commit.
     pub has_commit_markers: bool,

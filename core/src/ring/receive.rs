@@ -89,13 +89,14 @@ impl<M: Memory> Ring<M> {
     /// look at each then. The counts are exact where all that earlier incarnations left is behind.
     #[inline(always)]
     fn note_all_acknowledged(&self, reader: &Reader) {
-        // [O:acknowledged_settled] Acquire: E15, pairs with [O:acknowledged]; what the holders read comes before `settled`.
+        // [O:acknowledged_all] Acquire: E15, pairs with [O:acknowledged]; what the holders read comes
+        // before `acknowledged_to`.
         let acknowledged = self.acknowledger.acknowledged.load(Ordering::Acquire);
         // [O:counts] Relaxed: a count that only the receiver writes.
         let handed_out = self.receiver.handed_out.load(Ordering::Relaxed);
         if acknowledged == handed_out && reader.cursor >= self.opened_at {
-            // [O:settled] Release: E2, pairs with [O:settled_walk].
-            let release = weaken!("settled", Ordering::Release);
+            // [O:acknowledged_to] Release: E2, pairs with [O:acknowledged_to_walk].
+            let release = weaken!("acknowledged_to", Ordering::Release);
             self.receiver.acknowledged_to.store(reader.cursor, release);
         }
     }
@@ -237,8 +238,8 @@ impl<M: Memory> Ring<M> {
     /// Reads a message again that was handed out in this incarnation and came back.
     pub fn read_again(&self, position: u64, buffer: &mut Vec<u8>) -> Received {
         let word = self.layout.word(position);
-        // [O:again] Relaxed: the first delivery saw it published (E1), and nobody but the receiver has written
-        // the state since.
+        // [O:again] Relaxed: the first delivery saw it published (E1), and nobody but the receiver has
+        // written the state since.
         let word0 = self.memory.load(word, Ordering::Relaxed);
         let salt = self.salt_at(position);
         match (

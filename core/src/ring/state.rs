@@ -103,7 +103,7 @@ pub struct Ring<M> {
     /// What the receiver writes.
     pub(super) receiver: CachePadded<ReceiverLine>,
     pub(super) acknowledger: CachePadded<AcknowledgerLine>,
-    /// The head stops at the lowest of these: damage that nobody has settled.
+    /// The head stops at the lowest of these: damage that nobody has acknowledged.
     pub(super) damage: Mutex<BTreeSet<u64>>,
     pub(super) barrier: AtomicU64,
     /// What the threads of the channel wait for.
@@ -284,8 +284,8 @@ impl<M: Memory> Ring<M> {
     /// Position behind the last frame, if another file is linked behind this one.
     #[inline]
     pub fn end(&self) -> Option<u64> {
-        // [O:end_read] Relaxed: a comparison only; who seals loads it again with Acquire, and what comes behind the
-        // end is found under the lock of the chain.
+        // [O:end_read] Relaxed: a comparison only; who seals loads it again with Acquire, and what comes
+        // behind the end is found under the lock of the chain.
         match self.limit.end.load(Ordering::Relaxed) {
             u64::MAX => None,
             end => Some(end),
@@ -355,7 +355,7 @@ impl<M: Memory> Ring<M> {
 
     fn set_barrier(&self, damage: &BTreeSet<u64>) {
         let lowest = damage.first().copied().unwrap_or(u64::MAX);
-        // [O:barrier] Release: E7, pairs with [O:barrier_walk]; the filler that settles the damage
+        // [O:barrier] Release: E7, pairs with [O:barrier_walk]; the filler over the damage
         // is written before.
         self.barrier
             .store(lowest, crate::sync::weaken!("barrier", Ordering::Release));

@@ -28,7 +28,7 @@ pub trait Directory: std::fmt::Debug + Send + Sync + 'static {
     /// Unlinks it, and gives its space back.
     fn remove(&self, number: u64) -> io::Result<()>;
 
-    /// Numbers, from 1, of the names that look like those of overflow files; in any order.
+    /// Numbers, from 1, of the names that look like those of segments; in any order.
     fn numbers(&self) -> io::Result<Vec<u64>>;
 
     /// Makes the entries of the directory durable.
@@ -59,7 +59,7 @@ impl<D: std::fmt::Debug> std::fmt::Debug for Disk<D> {
     }
 }
 
-/// What an error comes to where only an I/O error can be told.
+/// What an error comes to where only an I/O error can be reported.
 pub(super) fn io_of(error: Error) -> io::Error {
     match error {
         Error::Io(error) => error,

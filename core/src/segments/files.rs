@@ -24,7 +24,7 @@ pub trait Files: std::fmt::Debug + Send + Sync + 'static {
     /// What a file is worked in through.
     type Memory: Memory;
 
-    /// Makes overflow file `number`: named, durable, whole, all blocks its own. `follows` is where the file
+    /// Makes segment `number`: named, durable, whole, all blocks its own. `follows` is where the file
     /// before it ends. `AlreadyExists`: the name is somebody else's.
     fn make(
         &self,
@@ -43,7 +43,7 @@ pub trait Files: std::fmt::Debug + Send + Sync + 'static {
     /// Lets the drained ring begin anew, durably.
     fn restart(&self, position: u64) -> io::Result<Prepared<Self::Memory>>;
 
-    /// Removes an overflow file, and gives its space back.
+    /// Removes a segment, and gives its space back.
     fn remove(&self, number: u64) -> io::Result<()>;
 
     /// Makes removals durable.

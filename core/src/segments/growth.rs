@@ -8,7 +8,7 @@ use crate::ring::Layout;
 pub struct Growth {
     /// Bytes of the ring.
     pub ring_capacity: u64,
-    /// Bytes of the smallest and of the largest overflow file; powers of two. A large message gets a larger
+    /// Bytes of the smallest and of the largest segment; powers of two. A large message gets a larger
     /// one.
     pub capacity_min: u64,
     /// Bytes of the largest segment; a power of two.
@@ -18,7 +18,7 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// The keeper is told when less than so many bytes are left in a file: in time to make the next one, but
+    /// The housekeeper is notified when less than so many bytes are left in a file: in time to make the next one, but
     /// for the ring not before it is likely to be needed.
     pub(super) fn ahead(&self, layout: &Layout) -> u64 {
         if layout.once {

@@ -24,19 +24,19 @@ pub struct NamedFiles {
     pub synced: bool,
 }
 
-/// The path of an overflow file.
+/// The path of a segment.
 fn path_of(path: &Path, number: u64) -> PathBuf {
     file::beside(path, &format!(".{number}"))
 }
 
-/// The number in the name of an overflow file.
+/// The number in the name of a segment.
 fn number_in(name: &str) -> Option<u64> {
     let number = name.parse().ok()?;
     (number > 0 && format!("{number}") == name).then_some(number)
 }
 
 impl NamedFiles {
-    /// The names beside the ring that begin like those of its overflow files: what comes behind `path.`.
+    /// The names beside the ring that begin like those of its segments: what comes behind `path.`.
     fn suffixes(&self) -> io::Result<Vec<String>> {
         let Some(name) = self.path.file_name() else {
             return Ok(Vec::new());
@@ -56,7 +56,7 @@ impl NamedFiles {
         Ok(suffixes)
     }
 
-    /// Removes what was left of overflow files that were being made.
+    /// Removes what was left of segments that were being made.
     pub fn remove_unfinished(&self) -> io::Result<()> {
         if planted!("half_made_files_stay") {
             return Ok(());

@@ -92,8 +92,8 @@ impl<D: Directory> Disk<D> {
         self.judge_all(&mut plan, options.policy)?;
         let drained = planted!("drained_in_the_cache_alone", &[][..], &plan.drained[..]);
         for (number, capacity) in drained {
-            // Whoever was killed, or met a failed sync, may have left it in the cache alone; the next one is
-            // no longer told by this one when it goes.
+            // Whoever was killed, or met a failed sync, may have left it in the cache alone; once
+            // this one is gone, nothing else names the next one.
             let file = self.directory.open(*number, HEADER_LEN + capacity)?;
             recovery::write_checkpoints_again(&file)?;
         }
@@ -204,7 +204,7 @@ impl<D: Directory> Disk<D> {
             if before.is_complete() || !self.is_unused(&plan.members, index)? {
                 break;
             }
-            // What ends where it ends without being told was sealed: the next one is needed.
+            // What ends where it ends without a recorded end was sealed: the next one is needed.
             let medium = self.directory.look(before.number())?;
             let end = before.identity.end().unwrap_or(last.identity.follows);
             let bounds = Bounds {
@@ -242,7 +242,7 @@ impl<D: Directory> Disk<D> {
     /// The chain has no gap.
     fn check(&self, members: &[Member]) -> Result<(), Error> {
         let missing = |position| {
-            let reason = "the overflow file that begins here, or close behind, is missing or not readable; with it \
+            let reason = "the segment that begins here, or close behind, is missing or not readable; with it \
                           in its place again the channel opens";
             corrupt(position, reason.to_owned())
         };

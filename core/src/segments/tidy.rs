@@ -1,4 +1,4 @@
-//! What the keeper does: files that are sealed are made complete, those that are drained are removed.
+//! What the housekeeper does: files that are sealed are made complete, those that are drained are removed.
 
 use super::chain::Chain;
 use super::files::Files;
@@ -60,24 +60,22 @@ impl<F: Files> Chain<F> {
     /// Takes the first file out of the chain if it is drained.
     ///
     /// The words of the ring are used anew, under the salt of another incarnation: not while the receiver
-    /// looks at them. In an overflow file that is gone it finds zeros.
+    /// looks at them. In a segment that is gone it finds zeros.
     fn retire_first(&self, receiver_is_gone: bool) -> io::Result<bool> {
         let (number, log) = {
             let state = self.state.lock();
-            let (first, next) = (&state.entries[0], state.entries.get(1));
-            match (&first.log, next) {
-                (Some(log), Some(next))
-                    if first.number > 0
-                        || next.state.is_entered()
-                        || receiver_is_gone
-                        || planted!("ring_retired_under_the_receiver") =>
-                {
-                    (first.number, Arc::clone(log))
-                }
-                _ => return Ok(false),
+            let first = &state.entries[0];
+            let (Some(log), Some(next)) = (&first.log, state.entries.get(1)) else {
+                return Ok(false);
+            };
+            let receiver_looks_on =
+                first.number == 0 && !next.state.is_entered() && !receiver_is_gone;
+            if receiver_looks_on && !planted!("ring_retired_under_the_receiver") {
+                return Ok(false);
             }
+            (first.number, Arc::clone(log))
         };
-        if !log.has_drained() {
+        if !log.drain_now() {
             return Ok(false);
         }
         if !planted!("removed_before_drained_is_durable") {
@@ -141,7 +139,7 @@ impl<F: Files> Chain<F> {
         None
     }
 
-    /// Before the end of an incarnation: what is drained goes, and an overflow file in which nothing is left
+    /// Before the end of an incarnation: what is drained goes, and a segment in which nothing is left
     /// gives way to the ring. The receiver is gone.
     pub(super) fn finish_chain(&self) -> io::Result<()> {
         loop {

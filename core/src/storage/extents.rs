@@ -67,15 +67,15 @@ fn parts(file: &File, len: u64) -> io::Result<Option<Vec<Part>>> {
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOTTY) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        let told = (map.mapped_extents as usize).min(EXTENTS);
-        for extent in &map.extents[..told] {
+        let reported = (map.mapped_extents as usize).min(EXTENTS);
+        for extent in &map.extents[..reported] {
             let end = extent.logical.saturating_add(extent.length).min(len);
             found.push(Part {
                 range: extent.logical..end,
                 is_shared: extent.flags & SHARED != 0,
             });
         }
-        match map.extents[..told].last() {
+        match map.extents[..reported].last() {
             // Never the same place twice, whatever it says.
             Some(last) if last.flags & LAST == 0 => {
                 at = last.logical.saturating_add(last.length).max(at + 1);

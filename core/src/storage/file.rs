@@ -477,7 +477,7 @@ pub fn own_blocks(file: &LockedFile, len: u64, fill: Fill) -> io::Result<()> {
     fill_holes(file.as_file(), len, fill)
 }
 
-/// The same for an overflow file, whose blocks are reserved rather than written.
+/// The same for a segment, whose blocks are reserved rather than written.
 pub fn allocate_all(file: &LockedFile, len: u64) -> io::Result<()> {
     for part in extents::shared(file.as_file(), len)? {
         write_same(file.as_file(), part)?;

@@ -73,12 +73,12 @@ impl<T> Lessor<T> {
     /// Gives no more. The value, if no lease is left. In a forked child it stays for ever: it is the
     /// parent's, and a thread that was about to end a lease is not there to be waited for.
     pub fn end(self) -> Option<T> {
-        let shared = std::mem::ManuallyDrop::new(self).settle()?;
+        let shared = std::mem::ManuallyDrop::new(self).last_one_out()?;
         Some(shared.value)
     }
 
     /// Called once.
-    fn settle(&self) -> Option<Box<Shared<T>>> {
+    fn last_one_out(&self) -> Option<Box<Shared<T>>> {
         if self.process != std::process::id() && !planted!("child_closes") {
             return None;
         }
@@ -87,7 +87,8 @@ impl<T> Lessor<T> {
         let Shared { balance, bias, .. } = unsafe { self.shared.as_ref() };
         // Nobody is in a subtraction that is not a read-modify-write, nor will be.
         bias.share();
-        // [O:lessor_end] AcqRel: E17; what leases did is before their subtractions, and what we did before ours.
+        // [O:lessor_end] AcqRel: E17; what leases did is before their subtractions, and what we did before
+        // ours.
         let order = weaken!("lessor_end", Ordering::AcqRel);
         let left = balance.fetch_add(given, order).wrapping_add(given);
         // SAFETY: made by `Box`, and nobody else uses it: no lease is left, and no other was the one that
@@ -98,7 +99,7 @@ impl<T> Lessor<T> {
 
 impl<T> Drop for Lessor<T> {
     fn drop(&mut self) {
-        drop(self.settle());
+        drop(self.last_one_out());
     }
 }
 
@@ -129,7 +130,8 @@ impl<T> Drop for Lease<T> {
         // SAFETY: as in `deref`; and if it is the bias that lets us subtract, the lessor waits until we are
         // outside.
         let Shared { balance, bias, .. } = unsafe { self.shared.as_ref() };
-        // [O:lease_end] AcqRel: E17; what we did is before whoever leaves 0, and what others did is before us if we do.
+        // [O:lease_end] AcqRel: E17; what we did is before whoever leaves 0, and what others did is before us
+        // if we do.
         let order = weaken!("lease_end", Ordering::AcqRel);
         if bias.add(balance, 1u64.wrapping_neg(), order) == 1 {
             // SAFETY: made by `Box`, and nobody else uses it: the lessor has ended, so it was a

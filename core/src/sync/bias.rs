@@ -123,7 +123,8 @@ impl Bias {
             // Nobody is inside if nobody else can be.
             let is_ours = owner == NOBODY || owner == thread_number();
             let next = if is_ours { SHARED } else { ENDING };
-            // [O:bias_end] Release, on success: E18, pairs with [O:bias_owner]: if it is shared now, what we did inside is before.
+            // [O:bias_end] Release, on success: E18, pairs with [O:bias_owner]: if it is shared now, what we
+            // did inside is before.
             let end = weaken!("bias_end", Ordering::Release);
             // [O:bias_owner] Acquire, on failure: as in `enter`.
             let found = weaken!("bias_owner", Ordering::Acquire);
@@ -135,7 +136,8 @@ impl Bias {
         if owner == SHARED {
             return;
         }
-        // [O:bias_share_fence] SeqCst: E18, pairs with [O:bias_fence]; the end of the bias before it, the look inside behind.
+        // [O:bias_share_fence] SeqCst: E18, pairs with [O:bias_fence]; the end of the bias before it, the
+        // look inside behind.
         weaken_fence!("bias_share_fence", Fences::Asymmetric.heavy());
         let mut looks = 0;
         // [O:bias_inside] Acquire: E18, pairs with [O:bias_leave].

@@ -115,8 +115,8 @@ impl Event {
 
     #[cold]
     fn wake(&self) {
-        // [O:announced_taken] Acquire: E8, pairs with [O:announced]; the generation grows behind the reading of whoever
-        // announced itself.
+        // [O:announced_taken] Acquire: E8, pairs with [O:announced]; the generation grows behind the reading
+        // of whoever announced itself.
         if self.announced.swap(false, Ordering::Acquire) {
             // [O:generation] Release: E8, pairs with [O:generation_read]; what it is notified of is there.
             self.generation.advance(Ordering::Release);
