@@ -329,13 +329,20 @@ fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
 
 #[inline]
 fn decode_with<T: DeserializeOwned, const N: usize>(payload: &[u8]) -> Result<T, CodecError> {
-    let (value, used) = bincode::serde::decode_from_slice(payload, config::<N>())
-        .map_err(|error| CodecError(error.to_string()))?;
-    let left_over = payload.len() - used;
-    if left_over > 0 && !planted!("trailing_bytes_accepted") {
-        return Err(CodecError(format!("{left_over} bytes are left over")));
+    match bincode::serde::decode_from_slice(payload, config::<N>()) {
+        Ok((value, used)) => {
+            if used != payload.len() && !planted!("trailing_bytes_accepted") {
+                return Err(left_over(payload.len() - used));
+            }
+            Ok(value)
+        }
+        Err(error) => Err(CodecError(error.to_string())),
     }
-    Ok(value)
+}
+
+#[cold]
+fn left_over(bytes: usize) -> CodecError {
+    CodecError(format!("{bytes} bytes are left over"))
 }
 
 #[cfg(test)]

@@ -82,7 +82,9 @@ impl Half {
     #[inline(never)]
     fn stash(&self, error: RecvError) {
         if !matches!(error, RecvError::Disconnected) {
-            self.current.borrow_mut().stashed = Some(Box::new(error));
+            let mut current = self.current.borrow_mut();
+            current.stashed = Some(Box::new(error));
+            current.state.pause();
         }
     }
 
@@ -114,12 +116,13 @@ impl Half {
     ) -> Option<Result<D, RecvError>> {
         let mut current = self.current.borrow_mut();
         let Current { state, stashed } = &mut *current;
-        if stashed.is_some() {
-            return stashed.take().map(|error| Err(*error));
-        }
         let channel = self.channel();
         let message = match channel.receive_at_once(state) {
             Some(message) => message,
+            None if stashed.is_some() => {
+                state.resume();
+                return stashed.take().map(|error| Err(*error));
+            }
             None => match channel.receive(state, wait) {
                 Received::Message(message) => message,
                 other => return self.no_message(other, state).map(Err),

@@ -103,7 +103,17 @@ impl<F: Files> ReceiverState<F> {
     /// Goes on behind the backlog, whose messages are known now.
     fn leave_backlog(&mut self) {
         self.backlog = None;
-        self.is_straight = self.log.shows_what_is_published();
+        self.resume();
+    }
+
+    /// Until [`ReceiverState::resume`], [`Channel::receive_at_once`] has nothing: the caller has something to
+    /// deliver first.
+    pub fn pause(&mut self) {
+        self.is_straight = false;
+    }
+
+    pub fn resume(&mut self) {
+        self.is_straight = self.backlog.is_none() && self.log.shows_what_is_published();
     }
 }
 
