@@ -1,5 +1,4 @@
-//! An outbox: what a service has to tell another one is durable before it goes on, and is told until it is
-//! accepted.
+//! An outbox: what a service has to tell another one is durable before it goes on, and sent until accepted.
 //!
 //! `cargo run --example outbox -- PATH`. The other service may hear of an event twice; the id tells it.
 

@@ -1,7 +1,6 @@
 //! A pool of workers over one channel: each job goes to one worker, and is done when its delivery is dropped.
 //!
-//! `cargo run --example worker_pool -- PATH`. Kill it and run it again: no job is lost, and some are done
-//! twice.
+//! `cargo run --example worker_pool -- PATH`. Killed, it loses no job; a new run goes on, and adds its own.
 #![allow(clippy::disallowed_types)] // an example speaks std's mutex, not the library's
 use std::error::Error;
 use std::sync::mpsc::{self, Receiver};

@@ -27,7 +27,7 @@ struct Current {
     stashed: Option<Box<RecvError>>,
 }
 
-/// What both receivers are made of: the receiver's half of a channel, whatever it carries.
+/// The receiver's half of a channel, whatever it carries.
 #[derive(Debug)]
 struct Half {
     /// `None` once it has left the channel.

@@ -14,7 +14,7 @@
 //! | [`ring`] | who may touch which words, and when |
 //! | [`recovery`] | what an unknown file contains |
 //! | [`mod@format`] | what bytes mean |
-//! | [`storage`] | words that threads share and a disk keeps; the only room with unsafe code |
+//! | [`storage`] | words that threads share and a disk keeps; unsafe code is here, and in two functions of `ring` |
 //! | [`sync`] | atomics, locks, fences and waiting: of the standard library, or of loom |
 
 #![deny(unsafe_code)] // `storage` and two functions of `ring` say why they may

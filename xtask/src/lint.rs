@@ -1,5 +1,6 @@
 //! `cargo xtask lint`: all that can be judged without running the code.
 
+use crate::pages;
 use crate::planted;
 use crate::run::{Outcome, Plan, cargo, cargo_loom};
 use crate::{lifecycle, packages, promises, walls, way};
@@ -24,6 +25,7 @@ pub fn run() -> Outcome {
     plan.step("planted bugs", "cargo xtask lint", planted::compare)?;
     plan.step("promises and tests", "cargo xtask lint", promises::run)?;
     plan.step("life cycle and tests", "cargo xtask lint", lifecycle::run)?;
+    plan.step("pages and what they name", "cargo xtask lint", pages::run)?;
     plan.step("the way of one message", "cargo xtask lint", way::run)?;
     plan.step("published packages", "cargo xtask lint", packages::run)?;
     let clippy = cargo("clippy --workspace --exclude rivals --all-targets -- -D warnings");

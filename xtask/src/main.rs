@@ -14,6 +14,7 @@ mod lint;
 mod orderings;
 mod pacing;
 mod packages;
+mod pages;
 mod performance;
 mod planted;
 mod planted_form;

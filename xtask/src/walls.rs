@@ -9,7 +9,7 @@ use crate::run::{Outcome, judge};
 use crate::source::{PRODUCT, Source, words};
 use std::collections::BTreeSet;
 
-const ALL: &[&str] = &[
+pub const ALL: &[&str] = &[
     "src",
     "core/src",
     "tests",

@@ -279,8 +279,8 @@ fn reopen(
     assemble((chain, report, receive_only), &path, cached)
 }
 
-/// The ring in the cache, after recovery, when all of it is clean: a sync that comes later would write all of
-/// a large folio, so it goes, and comes back page by page.
+/// The ring in the page cache behind a recovery, which read it by large folios. It is clean, and a later sync
+/// would write a whole folio for each page: so it is dropped, and comes back page by page.
 struct Cached {
     ring: Arc<LockedFile>,
     /// The piece that is sent into next, and how many there are.

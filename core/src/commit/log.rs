@@ -1,4 +1,4 @@
-//! A ring with durability: everything of one file of a channel but types, the file and recovery.
+//! The log of one file: its ring, and what makes it durable.
 
 use super::mode::Mode;
 use super::pages::Pages;

@@ -99,7 +99,7 @@ impl<M: Memory> Log<M> {
             return self.count_acknowledged(position);
         }
         // [O:drain_fence] SeqCst: E8, pairs with [O:timer_fence]; the acknowledgement before it, the looks at
-        // the end of the file and for the ring behind. Lopsided, as where there is a bias.
+        // the end of the file and for the ring behind. Asymmetric, as where there is a bias.
         weaken_fence!("drain_fence", Fences::Asymmetric.light());
         if self.is_quarter_behind(position)
             || self.ring.end().is_some()

@@ -51,7 +51,7 @@ impl<M: Memory> Log<M> {
         moved
     }
 
-    /// Little is behind in this segment, in which all others have been sent.
+    /// So little is unacknowledged in this segment that the channel may return to its ring.
     pub fn may_return(&self) -> bool {
         self.return_at > 0
             && self.shared.ring_is_next()
@@ -211,7 +211,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Ends the use of a drained file: a checkpoint says so, durably, and from then on nobody writes to it
-    /// through this log. Gives whether that was possible: the channel has not failed.
+    /// through this log. An error: the channel has failed.
     pub fn retire(&self) -> io::Result<()> {
         debug_assert!(self.is_drained());
         if self.is_synced_mode() {

@@ -59,7 +59,7 @@ fn change(
         .map(drop)
 }
 
-/// Apart, as the next one, so that what it tells need not be in memory where it is not called.
+/// Out of line, so that its callers need not keep the number in memory.
 #[cold]
 #[inline(never)]
 fn never_fits(size: u64) -> ! {

@@ -8,10 +8,9 @@ use crate::ring::Layout;
 pub struct Growth {
     /// Bytes of the ring.
     pub ring_capacity: u64,
-    /// Bytes of the smallest and of the largest segment; powers of two. A large message gets a larger
-    /// one.
+    /// Bytes of the smallest segment; a power of two.
     pub capacity_min: u64,
-    /// Bytes of the largest segment; a power of two.
+    /// Bytes of the largest segment; a power of two. A larger message gets a larger one.
     pub capacity_max: u64,
     /// All files together are not larger; `None`: no limit.
     pub bytes_max: Option<u64>,
