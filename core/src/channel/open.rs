@@ -14,9 +14,10 @@ use crate::segments::open::{ChainOptions, Opened};
 use crate::segments::{Chain, Files, Growth, NamedFiles, Prepared};
 use crate::storage::Medium;
 use crate::storage::file::{self, Created, Fill, LockedFile};
+use crate::storage::name::Name;
 use crate::sync::Arc;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Bytes of ring of an unbounded channel.
 const RING_LEN_DEFAULT: u64 = 16 << 20;
@@ -164,27 +165,45 @@ pub fn open(request: &Request<'_>) -> Result<Parts<OnDisk>, Error> {
     let mode = request.mode.supported();
     // Each turn but the last means that somebody else made or removed the file in between.
     for _ in 0..100 {
-        match file::open_existing(request.path)? {
-            file::Found::Locked => return Err(Error::Locked),
-            file::Found::NotRegular => return Err(Error::NotRegular),
-            file::Found::File(file) => return reopen(request, file, mode, path),
-            file::Found::Missing => {
-                if let Some(made) = create(request, mode, &path)? {
-                    return Ok(made);
-                }
-            }
+        let found = match find(&path)? {
+            Some(name) => (file::open_existing(&name)?, name),
+            None => match create(request, mode, &path)? {
+                Some(made) => return Ok(made),
+                None => continue,
+            },
         };
+        match found {
+            (file::Found::Locked, _) => return Err(Error::Locked),
+            (file::Found::NotRegular, _) => return Err(Error::NotRegular),
+            (file::Found::File(file), name) => return reopen(request, file, mode, name, &path),
+            (file::Found::Missing, _) => {}
+        }
     }
     Err(Error::Io(io::ErrorKind::AlreadyExists.into()))
+}
+
+/// The name of the file that the path leads to; `None`: there is none. The other files of the channel lie
+/// beside the file itself, whatever path leads to it.
+fn find(path: &Path) -> Result<Option<Name>, Error> {
+    let real = std::fs::metadata(path).and_then(|meta| match meta.is_file() {
+        true => std::fs::canonicalize(path).map(Some),
+        false => Ok(None),
+    });
+    match real.and_then(|real| real.map(|real| Name::of(&real)).transpose()) {
+        Ok(Some(name)) => Ok(Some(name)),
+        Ok(None) => Err(Error::NotRegular),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn fill_of(synced: bool) -> Fill {
     if synced { Fill::Pages } else { Fill::Megabytes }
 }
 
-fn disk(file: LockedFile, identity: Identity, mode: Mode, path: &Path) -> OnDisk {
+fn disk(file: LockedFile, identity: Identity, mode: Mode, name: Name) -> OnDisk {
     let directory = NamedFiles {
-        path: path.to_owned(),
+        name,
         ring: Arc::new(file),
         synced: mode != Mode::FlushOnly,
     };
@@ -197,7 +216,8 @@ fn disk(file: LockedFile, identity: Identity, mode: Mode, path: &Path) -> OnDisk
 }
 
 fn create(request: &Request<'_>, mode: Mode, path: &Path) -> Result<Option<Parts<OnDisk>>, Error> {
-    file::create_parents(request.path)?;
+    file::create_parents(path)?;
+    let name = Name::of(path)?;
     let [id_a, id_b] = entropy()?;
     let mut channel_id = [0; 16];
     channel_id[..8].copy_from_slice(&id_a.to_le_bytes());
@@ -216,15 +236,15 @@ fn create(request: &Request<'_>, mode: Mode, path: &Path) -> Result<Option<Parts
     let header = recovery::new_header(&identity, incarnation);
     let len = HEADER_LEN + identity.capacity;
     let fill = fill_of(mode != Mode::FlushOnly);
-    let file = match file::create(request.path, &header, len, fill)? {
+    let file = match file::create(&name, &header, len, fill)? {
         Created::File(file) => file,
         Created::Lost => return Ok(None),
         Created::Locked => return Err(Error::Locked),
     };
     let recovered = Recovered::created(&identity, incarnation);
     let (capacity, layout) = (identity.capacity, Layout::of(&identity));
-    let disk = disk(file, identity, mode, path);
-    let memory = disk.directory.open(0, len)?;
+    let disk = disk(file, identity, mode, name);
+    let memory = disk.directory.open(0, len, &|_| Ok(()))?;
     let bound = bound_of(request.bound);
     let prepared = Prepared::new(memory, layout, &recovered, None, bound);
     let shared = Arc::new(Shared::new(mode));
@@ -241,7 +261,8 @@ fn reopen(
     request: &Request<'_>,
     file: LockedFile,
     mode: Mode,
-    path: PathBuf,
+    name: Name,
+    path: &Path,
 ) -> Result<Parts<OnDisk>, Error> {
     let synced = mode != Mode::FlushOnly;
     if synced {
@@ -255,11 +276,9 @@ fn reopen(
     file::own_blocks(&file, HEADER_LEN + capacity, fill_of(synced))?;
     // Whoever made the file, or moved it here, may have been killed before it did this.
     if !planted!("name_of_old_file_not_synced") {
-        file::sync_name(request.path)?;
+        file::sync_name(&name)?;
     }
-    // The other files lie beside the file itself, whatever name leads to it.
-    let real = std::fs::canonicalize(request.path)?;
-    let disk = disk(file, identity, mode, &real);
+    let disk = disk(file, identity, mode, name);
     disk.directory.remove_unfinished()?;
     let ring = Arc::clone(&disk.directory.ring);
     let options = ChainOptions {
@@ -276,7 +295,7 @@ fn reopen(
         let next = HEADER_LEN + (chain.active().ring().tail() & (capacity - 1));
         Cached::new(ring, HEADER_LEN + capacity, next)
     });
-    assemble((chain, report, receive_only), &path, cached)
+    assemble((chain, report, receive_only), path, cached)
 }
 
 /// The ring in the page cache behind a recovery, which read it by large folios. It is clean, and a later sync
@@ -386,6 +405,7 @@ pub fn without_threads<F: Files<Memory: Medium>>(
         receive_only,
         sends_at_once,
         path: path.to_owned(),
+        beside: Name::of(path)?,
     };
     Ok((channel, receiver))
 }

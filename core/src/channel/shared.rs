@@ -8,6 +8,7 @@ use crate::format::get_u64;
 use crate::planted::planted;
 use crate::segments::disk::Disk;
 use crate::segments::{Chain, Files, LogOf, NamedFiles};
+use crate::storage::name::Name;
 use crate::storage::{Medium, file};
 use crate::sync::Arc;
 use std::fmt;
@@ -34,6 +35,8 @@ pub struct Channel<F: Files> {
     /// A send can be made without syncs.
     pub(super) sends_at_once: bool,
     pub(super) path: PathBuf,
+    /// The same name, in the directory as it was found: what is set aside goes beside it.
+    pub(super) beside: Name,
 }
 
 /// A message that was handed out, or a damaged place that was reported, and that is not acknowledged yet.
@@ -138,9 +141,9 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     /// Copies bytes to a new file beside the channel, `<path>.<name>.aside`, durably. The same bytes may be
     /// there already.
     pub fn copy_aside(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Error> {
-        let aside = file::beside(&self.path, &format!(".{name}.aside"));
+        let aside = self.beside.beside(&format!(".{name}.aside"));
         file::write_beside(&aside, bytes)?;
-        Ok(aside)
+        Ok(self.path.with_file_name(aside.as_os_str()))
     }
 }
 

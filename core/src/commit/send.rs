@@ -61,6 +61,19 @@ impl<M: Memory> Log<M> {
         Ok(self.write(claim, payload, crc, marker, readable))
     }
 
+    /// Claims the first place of a file that nobody else can find yet; `None` if it does not fit. The caller
+    /// holds a permit.
+    pub fn claim_first(&self, len: u64) -> Option<Claim<'_, M>> {
+        self.ring.claim(len, Room::Any).ok()
+    }
+
+    /// Writes and publishes [`Log::claim_first`]. Returns where the frame ends.
+    pub fn publish_claimed(&self, claim: Claim<'_, M>, payload: &[IoSlice<'_>]) -> u64 {
+        let crc = payload_crc(payload);
+        let (marker, readable) = (self.is_commit_marker(&claim), !self.is_per_send());
+        self.write(claim, payload, crc, marker, readable)
+    }
+
     /// Writes and publishes a claim. Returns where the frame ends. `readable`: the receiver may look at it
     /// already.
     #[inline(always)]

@@ -84,23 +84,42 @@ pub fn recover(
     judged.repair(medium, entropy)
 }
 
-/// Lets a drained ring begin anew at `position`, or behind it: where it began before, in vain, it does not go
-/// back.
-pub fn restart(
-    medium: &dyn Medium,
-    capacity: u64,
+/// A drained ring that is about to begin anew.
+#[derive(Debug)]
+pub struct Restart {
+    header: Header,
     position: u64,
-    entropy: Entropy<'_>,
-) -> Result<Recovered, Error> {
-    let header = read_header(medium, capacity)?;
-    let was = header
-        .checkpoint
-        .head
-        .max(header.incarnations.newest().start);
-    let was = planted!("ring_goes_back", 0, was.next_multiple_of(capacity));
-    let position = position.max(was);
-    let findings = scan::Findings::empty_at(position);
-    repair::restart(medium, header, findings, entropy)
+    random: [u64; 2],
+}
+
+impl Restart {
+    /// At `position`, or behind it: where the ring began before, in vain, it does not go back. Nothing is
+    /// changed.
+    pub fn prepare(
+        medium: &dyn Medium,
+        capacity: u64,
+        position: u64,
+        entropy: Entropy<'_>,
+    ) -> Result<Self, Error> {
+        let header = read_header(medium, capacity)?;
+        let was = header
+            .checkpoint
+            .head
+            .max(header.incarnations.newest().start);
+        let was = planted!("ring_goes_back", 0, was.next_multiple_of(capacity));
+        Ok(Restart {
+            header,
+            position: position.max(was),
+            random: entropy()?,
+        })
+    }
+
+    /// Does it, durably. After an error nobody knows what the disk holds.
+    pub fn write(self, medium: &dyn Medium) -> Result<Recovered, Error> {
+        let findings = scan::Findings::empty_at(self.position);
+        let random = self.random;
+        repair::restart(medium, self.header, findings, &mut || Ok(random))
+    }
 }
 
 /// Makes durable what the checkpoints of a file say, whatever the cache shows and the disk holds.

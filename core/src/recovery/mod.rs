@@ -16,6 +16,6 @@ mod window;
 
 pub use header::{Bounds, Entropy, Policy, Recovered, new_header, new_incarnation, read_identity};
 pub use judge::{
-    Judged, judge, newest_checkpoint, recover, restart, retire_unused, write_checkpoints_again,
+    Judged, Restart, judge, newest_checkpoint, recover, retire_unused, write_checkpoints_again,
 };
 pub use report::{DamagedFrame, RecoveryReport};

@@ -1,11 +1,11 @@
 //! The chain: which files there are, which of them is sent into, which comes next for the receiver.
 
-use super::files::{Files, Prepared};
+use super::files::{Files, Prepared, SegmentId};
 use super::growth::Growth;
 use super::lifecycle::{Event, SegmentState};
 use crate::commit::housekeeper::TIDY;
 use crate::commit::{Failure, Log, LogSetup, Mode, SendFailure, Shared, Wait};
-use crate::format::frame::{frame_len, payload_len};
+use crate::format::frame::payload_len;
 use crate::ring::{Ring, Start};
 use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::VecDeque;
@@ -19,6 +19,8 @@ pub type LogOf<F> = Arc<Log<<F as Files>::Memory>>;
 pub struct Entry<F: Files> {
     /// 0 is the ring.
     pub number: u64,
+    /// The position that it was made for: with the number, by which it is known.
+    pub made_at: u64,
     /// Its first position, as far as this incarnation is concerned.
     pub start: u64,
     /// Bytes of its ring.
@@ -36,6 +38,13 @@ pub struct Entry<F: Files> {
 }
 
 impl<F: Files> Entry<F> {
+    pub(super) fn id(&self) -> SegmentId {
+        SegmentId {
+            number: self.number,
+            start: self.made_at,
+        }
+    }
+
     /// Something happens to the file. What the table does not have does not happen: it changes nothing.
     pub(super) fn apply(&mut self, event: Event) {
         let next = self.state.after(event);
@@ -89,8 +98,13 @@ pub(super) struct State<F: Files> {
     pub(super) next_number: u64,
     /// Bytes of all files, the ring included.
     pub(super) bytes: u64,
-    /// Why the channel does not grow any more: the code of the system, or what there is.
-    pub(super) broken: Option<(Option<i32>, io::ErrorKind)>,
+    /// A segment that could not be made, and whose name may be there: it is gone for certain before anything
+    /// else is made, or anything is sent beyond the end that it tells.
+    pub(super) unmade: Option<u64>,
+    /// Drained segments whose names are still to be removed, and their capacities.
+    pub(super) unremoved: Vec<(SegmentId, u64)>,
+    /// A segment whose name is another file's now, which was left alone.
+    pub(super) displaced: Option<Failure>,
 }
 
 impl<F: Files> State<F> {
@@ -173,7 +187,9 @@ impl<F: Files> Chain<F> {
             entries: entries.into(),
             next_number,
             bytes,
-            broken: None,
+            unmade: None,
+            unremoved: Vec::new(),
+            displaced: None,
         };
         let first = state.entries[state.active()].log.clone();
         Chain {
@@ -314,14 +330,18 @@ impl<F: Files> Chain<F> {
                     return Ok(end);
                 }
                 Err(SendFailure::Full) if self.growth.is_some() => {
-                    self.grow(log, frame_len(len))?
+                    if let Some(end) = self.grow_and_send(log, payload)? {
+                        return Ok(end);
+                    }
                 }
                 Err(SendFailure::TooLarge { .. }) if self.growth.is_some() => {
                     let max = self.payload_len_max();
                     if len > max {
                         return Err(SendFailure::TooLarge { len, max });
                     }
-                    self.grow(log, frame_len(len))?;
+                    if let Some(end) = self.grow_and_send(log, payload)? {
+                        return Ok(end);
+                    }
                     log.seal();
                     return Err(SendFailure::Sealed);
                 }
@@ -347,7 +367,7 @@ impl<F: Files> Chain<F> {
 
     /// The receiver comes to the file behind `log`, or to the first.
     fn enter(&self, log: Option<&LogOf<F>>) -> io::Result<Next<F>> {
-        let (number, end) = {
+        let (segment, end) = {
             let mut state = self.state.lock();
             // Drained, it may be out of the chain already; then the first is what follows.
             let index = log.and_then(|log| state.index_of(log));
@@ -359,13 +379,13 @@ impl<F: Files> Chain<F> {
                 log.enter()?;
                 return Ok(Next { log, backlog });
             }
-            (entry.number, entry.end)
+            (entry.id(), entry.end)
         };
         let end = end.ok_or(io::ErrorKind::InvalidData)?;
-        let prepared = self.files.reopen(number, end);
+        let prepared = self.files.reopen(segment, end);
         let mut state = self.state.lock();
         let mut entries = state.entries.iter_mut();
-        let entry = entries.find(|entry| entry.number == number);
+        let entry = entries.find(|entry| entry.number == segment.number);
         // Nobody else takes out a file that is not drained.
         let entry = entry.ok_or(io::ErrorKind::NotFound)?;
         entry.unopened = prepared.as_ref().err().map(Failure::of);
@@ -423,21 +443,23 @@ impl<F: Files> Chain<F> {
         self.for_open_logs(|log| log.on_timer(flags))
     }
 
-    /// Whether there is a name that is no file of the chain, and could not be removed.
+    /// Whether there may be a name that is no file of the chain, and could not be removed.
     pub fn has_stray_name(&self) -> bool {
-        self.state.lock().broken.is_some()
+        self.state.lock().unmade.is_some()
     }
 
     /// Ends the incarnation in order. Nobody else uses the chain any more.
     pub fn finish(&self) -> io::Result<()> {
         self.shared.check()?;
-        if self.growth.is_some() {
-            self.finish_chain()?;
-        }
+        let chain = match self.growth {
+            Some(_) => self.finish_chain(),
+            None => Ok(()),
+        };
         self.for_open_logs(Log::finish)?;
+        chain?;
         let state = self.state.lock();
         let mut unopened = state.entries.iter().filter_map(|e| e.unopened.as_ref());
-        match unopened.next() {
+        match unopened.next().or(state.displaced.as_ref()) {
             Some(failure) => Err(failure.to_error()),
             None => Ok(()),
         }

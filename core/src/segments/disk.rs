@@ -1,11 +1,12 @@
 //! The files of a channel as recovery knows them: their headers, over any directory.
 
-use super::files::{Files, Prepared};
+use super::files::{Files, Prepared, RestartFailure, SegmentId};
 use crate::error::Error;
 use crate::format::identity::{Identity, VERSION_OVERFLOW};
 use crate::planted::planted;
 use crate::recovery::{self, Bounds, Recovered};
 use crate::ring::{Layout, Start};
+use crate::storage::file::Removal;
 use crate::storage::{Medium, Memory};
 use std::io;
 
@@ -22,11 +23,15 @@ pub trait Directory: std::fmt::Debug + Send + Sync + 'static {
     /// Opens a file to look at it.
     fn look(&self, number: u64) -> Result<Box<dyn Medium + '_>, Error>;
 
-    /// Opens it to work in it, so many bytes.
-    fn open(&self, number: u64, len: u64) -> Result<Self::Memory, Error>;
+    /// Opens it to work in it, so many bytes. Before anything of it is changed it is looked at by `verify`,
+    /// whose error is returned; not the ring, which is open.
+    fn open(&self, number: u64, len: u64, verify: Verify<'_>) -> Result<Self::Memory, Error>;
 
-    /// Unlinks it, and gives its space back.
-    fn remove(&self, number: u64) -> io::Result<()>;
+    /// Unlinks it, and gives its space back; unless `verify` has another error than an I/O error.
+    fn remove(&self, number: u64, verify: Verify<'_>) -> Result<Removal, Error>;
+
+    /// The name of a segment, for an error.
+    fn name_of(&self, number: u64) -> String;
 
     /// Numbers, from 1, of the names that look like those of segments; in any order.
     fn numbers(&self) -> io::Result<Vec<u64>>;
@@ -34,6 +39,9 @@ pub trait Directory: std::fmt::Debug + Send + Sync + 'static {
     /// Makes the entries of the directory durable.
     fn sync_directory(&self) -> io::Result<()>;
 }
+
+/// Whether an open file is the one that is meant.
+pub type Verify<'a> = &'a dyn Fn(&dyn Medium) -> Result<(), Error>;
 
 /// Random bits, from the operating system or a test.
 pub type Source = Box<dyn Fn() -> io::Result<[u64; 2]> + Send + Sync>;
@@ -117,6 +125,31 @@ impl<D: Directory> Disk<D> {
         Ok(is_ours.then_some(identity))
     }
 
+    /// The identity of an open file, if it is of this channel and has this number.
+    pub(super) fn verify(&self, medium: &dyn Medium, number: u64) -> Result<Identity, Error> {
+        let identity = recovery::read_identity(medium, self.capacity_min)?;
+        match identity.channel_id == self.identity.channel_id && identity.number == number {
+            true => Ok(identity),
+            false => Err(self.foreign(number)),
+        }
+    }
+
+    fn verify_segment(&self, medium: &dyn Medium, segment: SegmentId) -> Result<(), Error> {
+        let identity = self.verify(medium, segment.number)?;
+        match identity.start == segment.start || planted!("start_not_compared") {
+            true => Ok(()),
+            false => Err(self.foreign(segment.number)),
+        }
+    }
+
+    fn foreign(&self, number: u64) -> Error {
+        let name = self.directory.name_of(number);
+        Error::corrupt(
+            0,
+            format!("{name} is another file now, and no part of the channel"),
+        )
+    }
+
     /// The identity of one of the files.
     pub(super) fn identity_of(&self, number: u64) -> Result<Identity, Error> {
         match number {
@@ -159,25 +192,25 @@ impl<D: Directory> Files for Disk<D> {
     }
 
     fn unmake(&self, number: u64) -> io::Result<()> {
-        match self.identity_if_ours(number).map_err(io_of)? {
-            // The file before goes on, maybe beyond the end that this one tells.
-            Some(_) => {
-                self.directory.remove(number)?;
-                if planted!("unmade_name_may_come_back") {
-                    return Ok(());
-                }
-                self.directory.sync_directory()
-            }
-            None => Ok(()),
+        // A name that is somebody else's was never ours: a file is given its name when it is whole.
+        let removed = self
+            .directory
+            .remove(number, &|medium| self.verify(medium, number).map(drop));
+        if removed.map_err(io_of)? == Removal::Foreign || planted!("unmade_name_may_come_back") {
+            return Ok(());
         }
+        // The file before goes on, maybe beyond the end that this one tells.
+        self.directory.sync_directory()
     }
 
-    fn reopen(&self, number: u64, end: u64) -> io::Result<Prepared<D::Memory>> {
+    fn reopen(&self, segment: SegmentId, end: u64) -> io::Result<Prepared<D::Memory>> {
+        let number = segment.number;
         let opened = || {
             let identity = self.identity_of(number)?;
             let capacity = identity.capacity;
             let len = crate::format::HEADER_LEN + capacity;
-            let memory = self.directory.open(number, len)?;
+            let verify = |medium: &dyn Medium| self.verify_segment(medium, segment);
+            let memory = self.directory.open(number, len, &verify)?;
             let bounds = Bounds {
                 end: Some(end),
                 sealed: true,
@@ -196,21 +229,30 @@ impl<D: Directory> Files for Disk<D> {
         opened().map_err(io_of)
     }
 
-    fn restart(&self, position: u64) -> io::Result<Prepared<D::Memory>> {
-        let opened = || {
-            let capacity = self.identity.capacity;
-            let len = crate::format::HEADER_LEN + capacity;
-            let memory = self.directory.open(0, len)?;
-            let entropy = &mut || (self.entropy)();
-            let recovered = recovery::restart(&memory, capacity, position, entropy)?;
-            let layout = Layout::of(&self.identity);
-            Ok(Prepared::new(memory, layout, &recovered, None, u64::MAX))
-        };
-        opened().map_err(io_of)
+    fn restart(&self, position: u64) -> Result<Prepared<D::Memory>, RestartFailure> {
+        let capacity = self.identity.capacity;
+        let len = crate::format::HEADER_LEN + capacity;
+        let untouched = |error| RestartFailure::Untouched(io_of(error));
+        let opened = self.directory.open(0, len, &|_| Ok(()));
+        let memory = opened.map_err(untouched)?;
+        let begun =
+            recovery::Restart::prepare(&memory, capacity, position, &mut || (self.entropy)());
+        let recovered = begun
+            .map_err(untouched)?
+            .write(&memory)
+            .map_err(|error| RestartFailure::Unknown(io_of(error)))?;
+        let layout = Layout::of(&self.identity);
+        Ok(Prepared::new(memory, layout, &recovered, None, u64::MAX))
     }
 
-    fn remove(&self, number: u64) -> io::Result<()> {
-        self.directory.remove(number)
+    fn remove(&self, segment: SegmentId) -> io::Result<bool> {
+        let verify = |medium: &dyn Medium| self.verify_segment(medium, segment);
+        let removed = self.directory.remove(segment.number, &verify);
+        Ok(removed.map_err(io_of)? == Removal::Done)
+    }
+
+    fn name_of(&self, number: u64) -> String {
+        self.directory.name_of(number)
     }
 
     fn sync_directory(&self) -> io::Result<()> {

@@ -1,14 +1,16 @@
 //! Linking the next file: a new one, or the ring again.
 
-use super::chain::{Chain, Entry};
-use super::files::{Files, Prepared};
+use super::chain::{Chain, Entry, LogOf};
+use super::files::{Files, Prepared, RestartFailure};
 use super::lifecycle::{Event, SegmentState};
-use crate::commit::{Log, SendFailure};
-use crate::format::frame::{FRAME_HEADER_LEN, PAYLOAD_LEN_MAX};
+use crate::commit::SendFailure;
+use crate::commit::housekeeper::TIDY;
+use crate::format::frame::{FRAME_HEADER_LEN, PAYLOAD_LEN_MAX, frame_len, payload_len};
 use crate::format::{HEADER_LEN, POSITION_MAX};
+use crate::planted::planted;
 use crate::ring::Layout;
 use crate::sync::Arc;
-use std::io;
+use std::io::{self, IoSlice};
 
 /// What is tried when the name of a file is somebody else's.
 const NUMBERS_TRIED: u64 = 1000;
@@ -24,43 +26,90 @@ impl<F: Files> Chain<F> {
             .max(ring)
     }
 
-    /// Links a file behind `log`, where a frame of this length has no room, unless that is done. `Full`: the
-    /// limit of the options is reached.
-    pub(super) fn grow(
+    /// Links a file behind `log`, where a payload has no room, and sends it there: the first place of the file
+    /// is claimed before anybody else can find it, so whoever makes a file gets to use it. Returns where the
+    /// frame ends. `None`: a file is linked already. `Full`: the limit of the options is reached.
+    pub(super) fn grow_and_send(
         &self,
-        log: &Arc<Log<F::Memory>>,
-        frame_len: u64,
-    ) -> Result<(), SendFailure> {
+        log: &LogOf<F>,
+        payload: &[IoSlice<'_>],
+    ) -> Result<Option<u64>, SendFailure> {
+        let len = payload_len(payload);
+        // Before the claim: whoever waits for a permit keeps no place from being published.
+        match log.take_permit() {
+            Err(SendFailure::Sealed) => return Ok(None),
+            taken => taken?,
+        }
+        let growing = self.growing.lock();
+        let linked = self
+            .shared
+            .check_open()
+            .and_then(|()| self.link_if_last(log, frame_len(len)));
+        let next = match linked {
+            Ok(Some(next)) => next,
+            other => {
+                drop(growing);
+                log.give_back_permit();
+                return other.map(|_| None);
+            }
+        };
+        let claim = match planted!("linked_file_claimed_late", None, next.claim_first(len)) {
+            Some(claim) => claim,
+            // The file was made for it; what it lacks it lacks for everybody.
+            None => {
+                log.show_end();
+                drop(growing);
+                log.give_back_permit();
+                return Ok(None);
+            }
+        };
+        log.show_end();
+        drop(growing);
+        log.seal();
+        let end = next.publish_claimed(claim, payload);
+        // There is a file to be completed, and one to be made ahead of need.
+        self.shared.housekeeper.fence_and_flag(TIDY);
+        next.make_durable(end)?;
+        Ok(Some(end))
+    }
+
+    /// Links a file ahead of need behind `log`, unless that is done.
+    fn grow(&self, log: &LogOf<F>) -> Result<(), SendFailure> {
         let growing = self.growing.lock();
         self.shared.check_open()?;
-        self.link_if_last(log, frame_len)?;
+        if self.link_if_last(log, 0)?.is_some() {
+            log.show_end();
+        }
         drop(growing);
         Ok(())
     }
 
     /// The same, whether anybody is there to receive or not.
-    pub(super) fn link_behind(
-        &self,
-        log: &Arc<Log<F::Memory>>,
-        frame_len: u64,
-    ) -> Result<(), SendFailure> {
+    pub(super) fn link_behind(&self, log: &LogOf<F>) -> Result<(), SendFailure> {
         let growing = self.growing.lock();
         self.shared.check().map_err(SendFailure::Io)?;
-        self.link_if_last(log, frame_len)?;
+        if self.link_if_last(log, 0)?.is_some() {
+            log.show_end();
+        }
         drop(growing);
         Ok(())
     }
 
-    /// The caller holds `growing`.
-    fn link_if_last(&self, log: &Arc<Log<F::Memory>>, frame_len: u64) -> Result<(), SendFailure> {
+    /// The caller holds `growing`, and shows the end of `log` if a file was linked behind it: nobody finds that
+    /// before.
+    fn link_if_last(
+        &self,
+        log: &LogOf<F>,
+        frame_len: u64,
+    ) -> Result<Option<LogOf<F>>, SendFailure> {
         let is_last = {
             let state = self.state.lock();
             state.index_of(log) == Some(state.entries.len() - 1)
         };
-        if is_last && log.ring().end().is_none() {
-            self.link(log, frame_len)?;
+        if !is_last || log.ring().end().is_some() {
+            return Ok(None);
         }
-        Ok(())
+        self.link(log, frame_len).map(Some)
     }
 
     /// Links the next file ahead of need, if the one that is sent into is nearly full. An error is left to
@@ -77,7 +126,7 @@ impl<F: Files> Chain<F> {
             // A sender came first, and this is the file that it made.
             return;
         }
-        self.grow(&log, 0).ok();
+        self.grow(&log).ok();
     }
 
     /// Returns to the ring, if that is possible now and little is behind.
@@ -92,7 +141,7 @@ impl<F: Files> Chain<F> {
     }
 
     /// The caller holds `growing`; `log` is the last file.
-    fn link(&self, log: &Arc<Log<F::Memory>>, frame_len: u64) -> Result<(), SendFailure> {
+    fn link(&self, log: &LogOf<F>, frame_len: u64) -> Result<LogOf<F>, SendFailure> {
         let end = log.freeze();
         let linked = self.next_file(log, end, frame_len);
         let (number, prepared) = match linked {
@@ -100,7 +149,7 @@ impl<F: Files> Chain<F> {
             Err(error) => {
                 // Where a name may have stayed, recovery can still take its file for the next one: nothing
                 // goes beyond the end that it tells.
-                if self.state.lock().broken.is_none() {
+                if self.state.lock().unmade.is_none() {
                     log.thaw();
                 }
                 return Err(error);
@@ -124,10 +173,11 @@ impl<F: Files> Chain<F> {
             }
             let mut entry = Entry {
                 number,
+                made_at: if number > 0 { start } else { 0 },
                 start,
                 capacity,
                 end: once.then_some(start + capacity),
-                log: Some(next),
+                log: Some(Arc::clone(&next)),
                 state: SegmentState::Out,
                 unopened: None,
                 backlog: None,
@@ -135,15 +185,13 @@ impl<F: Files> Chain<F> {
             entry.apply(Event::Link);
             state.entries.push_back(entry);
         }
-        // C1: behind it.
-        log.show_end();
-        Ok(())
+        Ok(next)
     }
 
     /// The file that comes behind the position `end`.
     fn next_file(
         &self,
-        log: &Arc<Log<F::Memory>>,
+        log: &LogOf<F>,
         end: u64,
         frame_len: u64,
     ) -> Result<(u64, Prepared<F::Memory>), SendFailure> {
@@ -162,22 +210,18 @@ impl<F: Files> Chain<F> {
             capacity: growth.ring_capacity,
             ..*log.ring().layout()
         };
-        let ring_is_free = {
-            let state = self.state.lock();
-            if let Some((code, kind)) = state.broken {
-                let error = code.map_or_else(|| kind.into(), io::Error::from_raw_os_error);
-                return Err(SendFailure::Io(error));
-            }
-            state.ring_is_out()
-        };
+        self.unmake()?;
+        let ring_is_free = self.state.lock().ring_is_out();
         if ring_is_free && frame_len <= ring.frame_len_max() {
             let start = behind(growth.ring_capacity)?;
-            let prepared = self.files.restart(start).inspect_err(|error| {
-                // What the ring's header is on the disk, nobody knows now.
-                self.shared.poison(error);
-            });
-            let prepared = prepared.map_err(SendFailure::Io)?;
-            return Ok((0, prepared));
+            return match self.files.restart(start) {
+                Ok(prepared) => Ok((0, prepared)),
+                Err(RestartFailure::Untouched(error)) => Err(SendFailure::Io(error)),
+                Err(RestartFailure::Unknown(error)) => {
+                    self.shared.poison(&error);
+                    Err(SendFailure::Io(error))
+                }
+            };
         }
         let (before, left, mut number) = {
             let state = self.state.lock();
@@ -196,7 +240,10 @@ impl<F: Files> Chain<F> {
             match self.files.make(number, start, end, capacity) {
                 Ok(prepared) => break prepared,
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(self.not_made(number, error));
+                    self.state.lock().unmade = Some(number);
+                    // If that fails, it is tried again before the next file is made.
+                    self.unmake().ok();
+                    return Err(SendFailure::Io(error));
                 }
                 Err(error) if number == last => return Err(SendFailure::Io(error)),
                 Err(_) => number += 1,
@@ -209,13 +256,14 @@ impl<F: Files> Chain<F> {
         Ok((number, prepared))
     }
 
-    /// A file could not be made. If its name is there and stays, a later incarnation could take it for a part
-    /// of the chain.
-    fn not_made(&self, number: u64, error: io::Error) -> SendFailure {
-        let gone = self.files.unmake(number);
-        if gone.is_err() {
-            self.state.lock().broken = Some((error.raw_os_error(), error.kind()));
+    /// Sees to it that nothing is left of a file that could not be made. If its name stayed, a later
+    /// incarnation could take it for a part of the chain.
+    pub(super) fn unmake(&self) -> Result<(), SendFailure> {
+        let unmade = self.state.lock().unmade;
+        if let Some(number) = unmade {
+            self.files.unmake(number).map_err(SendFailure::Io)?;
+            self.state.lock().unmade = None;
         }
-        SendFailure::Io(error)
+        Ok(())
     }
 }

@@ -17,6 +17,6 @@ pub mod open;
 mod tidy;
 
 pub use chain::{BacklogRange, Chain, CurrentSegment, Entry, LogOf, Next};
-pub use files::{Files, Prepared, SingleFile};
+pub use files::{Files, Prepared, RestartFailure, SegmentId, SingleFile};
 pub use growth::Growth;
 pub use named::NamedFiles;

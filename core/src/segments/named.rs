@@ -1,32 +1,26 @@
-//! Overflow files beside the ring: `path.1`, `path.2` and so on.
+//! Segments beside the ring: `<name>.1`, `<name>.2` and so on, in the directory that was found when the channel
+//! was opened.
 
-use super::disk::Directory;
+use super::disk::{Directory, Verify};
 use crate::error::Error;
 use crate::format::HEADER_LEN;
 use crate::planted::planted;
 use crate::storage::Medium;
-use crate::storage::file::{self, Created, Fill, LockedFile};
+use crate::storage::file::{self, Created, Fill, LockedFile, Removal};
 use crate::storage::mapped::Mapped;
+use crate::storage::name::Name;
 use crate::sync::Arc;
-use rustix::fs::Dir;
-use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
 
 /// The names of a channel's files.
 #[derive(Debug)]
 pub struct NamedFiles {
-    /// Of the ring, absolute.
-    pub path: PathBuf,
-    /// The ring.
+    /// Of the ring.
+    pub name: Name,
+    /// The ring, which is never looked for by its name again.
     pub ring: Arc<LockedFile>,
     /// The channel syncs: each page is dirtied on its own.
     pub synced: bool,
-}
-
-/// The path of a segment.
-fn path_of(path: &Path, number: u64) -> PathBuf {
-    file::beside(path, &format!(".{number}"))
 }
 
 /// The number in the name of a segment.
@@ -36,24 +30,9 @@ fn number_in(name: &str) -> Option<u64> {
 }
 
 impl NamedFiles {
-    /// The names beside the ring that begin like those of its segments: what comes behind `path.`.
-    fn suffixes(&self) -> io::Result<Vec<String>> {
-        let Some(name) = self.path.file_name() else {
-            return Ok(Vec::new());
-        };
-        let mut prefix = name.as_encoded_bytes().to_vec();
-        prefix.push(b'.');
-        let mut suffixes = Vec::new();
-        // Not that of the standard library, which panics when the directory cannot be closed.
-        let directory = File::open(file::directory(&self.path))?;
-        for entry in Dir::new(directory)? {
-            let entry = entry?;
-            let suffix = entry.file_name().to_bytes().strip_prefix(&prefix[..]);
-            if let Some(Ok(suffix)) = suffix.map(std::str::from_utf8) {
-                suffixes.push(suffix.to_owned());
-            }
-        }
-        Ok(suffixes)
+    /// The name of a segment.
+    fn segment(&self, number: u64) -> Name {
+        self.name.beside(&format!(".{number}"))
     }
 
     /// Removes what was left of segments that were being made.
@@ -61,14 +40,14 @@ impl NamedFiles {
         if planted!("half_made_files_stay") {
             return Ok(());
         }
-        let Ok(suffixes) = self.suffixes() else {
+        let Ok(suffixes) = self.name.suffixes() else {
             // `numbers` tells why.
             return Ok(());
         };
         for suffix in suffixes {
             let number = suffix.strip_suffix(file::UNFINISHED).and_then(number_in);
             if let Some(number) = number {
-                file::remove_unfinished_file(&path_of(&self.path, number))?;
+                file::remove_unfinished_file(&self.segment(number))?;
             }
         }
         Ok(())
@@ -79,13 +58,12 @@ impl Directory for NamedFiles {
     type Memory = Mapped;
 
     fn make(&self, number: u64, header: &[u8], capacity: u64) -> io::Result<Mapped> {
-        let path = path_of(&self.path, number);
         let len = HEADER_LEN + capacity;
         let fill = match self.synced {
             true => Fill::Pages,
             false => Fill::Allocated,
         };
-        let file = match file::create(&path, header, len, fill)? {
+        let file = match file::create(&self.segment(number), header, len, fill)? {
             Created::File(file) => file,
             Created::Lost | Created::Locked => return Err(io::ErrorKind::AlreadyExists.into()),
         };
@@ -98,18 +76,18 @@ impl Directory for NamedFiles {
     }
 
     fn look(&self, number: u64) -> Result<Box<dyn Medium + '_>, Error> {
-        let path = match number {
-            0 => self.path.clone(),
-            _ => path_of(&self.path, number),
-        };
-        Ok(Box::new(file::look(&path)?))
+        Ok(match number {
+            0 => Box::new(&*self.ring),
+            _ => Box::new(file::look(&self.segment(number))?),
+        })
     }
 
-    fn open(&self, number: u64, len: u64) -> Result<Mapped, Error> {
+    fn open(&self, number: u64, len: u64, verify: Verify<'_>) -> Result<Mapped, Error> {
         let file = match number {
             0 => Arc::clone(&self.ring),
             _ => {
-                let file = file::open_owned(&path_of(&self.path, number))?;
+                let file = file::open_owned(&self.segment(number))?;
+                verify(&file)?;
                 file::allocate_all(&file, len)?;
                 Arc::new(file)
             }
@@ -117,12 +95,17 @@ impl Directory for NamedFiles {
         Ok(Mapped::new(file, len, self.synced)?)
     }
 
-    fn remove(&self, number: u64) -> io::Result<()> {
-        file::remove(&path_of(&self.path, number), HEADER_LEN)
+    fn remove(&self, number: u64, verify: Verify<'_>) -> Result<Removal, Error> {
+        file::remove(&self.segment(number), HEADER_LEN, verify)
+    }
+
+    fn name_of(&self, number: u64) -> String {
+        let name = self.segment(number);
+        name.as_os_str().to_string_lossy().into_owned()
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {
-        let suffixes = match self.suffixes() {
+        let suffixes = match self.name.suffixes() {
             // Who may not read the directory cannot make its entries durable either, and so made no file.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Vec::new(),
             suffixes => suffixes?,
@@ -131,6 +114,6 @@ impl Directory for NamedFiles {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        file::sync_directory(&self.path)
+        self.name.sync_directory()
     }
 }

@@ -13,6 +13,7 @@ use crate::format::identity::Identity;
 use crate::planted::planted;
 use crate::recovery::{self, Bounds, Judged, Policy, RecoveryReport};
 use crate::ring::Layout;
+use crate::storage::Medium;
 use crate::sync::Arc;
 
 /// A file of the chain, looked at.
@@ -94,11 +95,12 @@ impl<D: Directory> Disk<D> {
         for (number, capacity) in drained {
             // Whoever was killed, or met a failed sync, may have left it in the cache alone; once
             // this one is gone, nothing else names the next one.
-            let file = self.directory.open(*number, HEADER_LEN + capacity)?;
+            let file = self.open_member(*number, HEADER_LEN + capacity)?;
             recovery::write_checkpoints_again(&file)?;
         }
         for number in &plan.gone {
-            self.directory.remove(*number)?;
+            let verify = |medium: &dyn Medium| self.verify(medium, *number).map(drop);
+            self.directory.remove(*number, &verify)?;
         }
         if !plan.gone.is_empty() {
             self.directory.sync_directory()?;
@@ -106,10 +108,16 @@ impl<D: Directory> Disk<D> {
         if plan.ring_is_unused {
             // Said once: later the files around it may be gone. Behind the removal of those that follow it.
             let capacity = self.identity.capacity;
-            let ring = self.directory.open(0, HEADER_LEN + capacity)?;
+            let ring = self.open_member(0, HEADER_LEN + capacity)?;
             recovery::retire_unused(&ring, capacity)?;
         }
         self.repair_all(plan, shared, options)
+    }
+
+    /// Opens a file that was looked at.
+    fn open_member(&self, number: u64, len: u64) -> Result<D::Memory, Error> {
+        let verify = |medium: &dyn Medium| self.verify(medium, number).map(drop);
+        self.directory.open(number, len, &verify)
     }
 
     /// Finds the files, and puts them in order.
@@ -312,6 +320,7 @@ impl<D: Directory> Disk<D> {
                 report.add_complete(&member.checkpoint);
                 entries.push(Entry {
                     number,
+                    made_at: member.identity.start,
                     start: member.identity.start.max(member.checkpoint.head),
                     capacity,
                     end,
@@ -322,7 +331,7 @@ impl<D: Directory> Disk<D> {
                 });
                 continue;
             };
-            let memory = self.directory.open(number, HEADER_LEN + capacity)?;
+            let memory = self.open_member(number, HEADER_LEN + capacity)?;
             let recovered = judged.repair(&memory, &mut || (self.entropy)())?;
             report.add(&recovered.report, number);
             receive_only = is_last && recovered.receive_only;
@@ -336,6 +345,7 @@ impl<D: Directory> Disk<D> {
             }
             entries.push(Entry {
                 number,
+                made_at: member.identity.start,
                 start,
                 capacity,
                 end,
@@ -395,6 +405,7 @@ pub fn created<F: Files>(
     let log = Chain::<F>::log_of(&shared, prepared, growth.as_ref(), None);
     let entry = Entry {
         number: 0,
+        made_at: 0,
         start,
         capacity,
         end: None,

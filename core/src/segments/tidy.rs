@@ -3,8 +3,8 @@
 use super::chain::Chain;
 use super::files::Files;
 use super::lifecycle::Event;
-use crate::commit::Log;
 use crate::commit::housekeeper::{AHEAD, TIDY};
+use crate::commit::{Failure, Log, SendFailure};
 use crate::format::HEADER_LEN;
 use crate::planted::planted;
 use crate::sync::Arc;
@@ -44,12 +44,13 @@ impl<F: Files> Chain<F> {
         if self.growth.is_none() {
             return Ok(());
         }
+        self.remove_retired().ok();
         loop {
             let retired = self.retire_first(self.shared.receiver_is_gone())?;
             let completed = self.complete_one()?;
             if self.state.lock().ring_is_out() {
                 // It needs no space: it comes next, whenever that is. An error is left to whoever needs it.
-                self.link_behind(&self.active(), 0).ok();
+                self.link_behind(&self.active()).ok();
             }
             if !retired && !completed && !self.return_to_ring() {
                 return Ok(());
@@ -89,12 +90,39 @@ impl<F: Files> Chain<F> {
             self.shared.set_ring_is_next(true);
             return Ok(true);
         }
-        // One that cannot be removed is drained: the next open removes it.
-        if self.files.remove(number).is_ok() {
-            retired.apply(Event::Remove);
-            self.state.lock().bytes -= HEADER_LEN + retired.capacity;
-        }
+        let mut state = self.state.lock();
+        state.unremoved.push((retired.id(), retired.capacity));
+        retired.apply(Event::Remove);
+        drop(state);
+        // One that cannot be removed now is drained: it is tried again.
+        self.remove_retired().ok();
         Ok(true)
+    }
+
+    /// Removes the names of segments that are out of the chain. An error is the last one: what it left is
+    /// tried again.
+    fn remove_retired(&self) -> io::Result<()> {
+        let unremoved = self.state.lock().unremoved.clone();
+        let mut outcome = Ok(());
+        for (segment, capacity) in unremoved {
+            let was_ours = match self.files.remove(segment) {
+                Ok(was_ours) => was_ours,
+                Err(error) => {
+                    outcome = Err(error);
+                    continue;
+                }
+            };
+            let mut state = self.state.lock();
+            state.unremoved.retain(|(other, _)| *other != segment);
+            state.bytes -= HEADER_LEN + capacity;
+            if !was_ours {
+                let name = self.files.name_of(segment.number);
+                let text = format!("{name} is another file now: it was left as it is");
+                let error = io::Error::new(io::ErrorKind::InvalidData, text);
+                state.displaced = Some(Failure::of(&error));
+            }
+        }
+        outcome
     }
 
     /// Makes a sealed file complete; unmaps it, unless the receiver is near.
@@ -147,13 +175,18 @@ impl<F: Files> Chain<F> {
             let log = self.active();
             let ring = log.ring();
             let is_empty = ring.layout().once && ring.head() == ring.tail();
-            if !is_empty || !self.shared.ring_is_next() || self.link_behind(&log, 0).is_err() {
+            if !is_empty || !self.shared.ring_is_next() || self.link_behind(&log).is_err() {
                 break;
             }
             // The ring is next, or behind a file that was linked ahead of need, and is empty, too.
             log.seal();
         }
-        self.drop_unused()
+        // Nothing is made any more; a name that stayed would be the next incarnation's.
+        let unmade = self.unmake().map_err(|failure| match failure {
+            SendFailure::Io(error) => error,
+            _ => io::ErrorKind::Other.into(),
+        });
+        self.drop_unused().and(unmade).and(self.remove_retired())
     }
 
     fn retire_drained(&self) -> io::Result<()> {
@@ -178,8 +211,12 @@ impl<F: Files> Chain<F> {
         match unused {
             // The ring that began anew and was not used is found to be so.
             Some(mut entry) if entry.number > 0 => {
-                self.files.remove(entry.number)?;
+                self.state
+                    .lock()
+                    .unremoved
+                    .push((entry.id(), entry.capacity));
                 entry.apply(Event::Drop);
+                self.remove_retired()?;
                 self.files.sync_directory()
             }
             _ => Ok(()),

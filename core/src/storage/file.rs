@@ -4,16 +4,17 @@
 //! so that whoever opens `path` finds a complete file. Both are locked exclusively; the lock belongs
 //! to the open file, so it moves with the rename. No channel has a name that ends like that.
 
+use super::name::{Name, directory};
 use super::{Medium, extents};
+use crate::error::Error;
 use crate::planted::planted;
-use rustix::fs::{OFlags, RenameFlags, SeekFrom, seek};
+use rustix::fs::{OFlags, SeekFrom, seek};
 use rustix::io::Errno;
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
 /// How a new file is filled. What fills the page cache decides how much one small store dirties, and
 /// so what a sync writes.
@@ -108,16 +109,24 @@ impl Medium for LockedFile {
 pub struct Looked(File);
 
 /// Opens a file without owning it; `NotFound` if there is no regular file.
-pub fn look(path: &Path) -> io::Result<Looked> {
-    let flags = OFlags::NONBLOCK.bits() as i32;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(Looked(file))
-    } else {
-        Err(io::ErrorKind::NotFound.into())
+pub fn look(name: &Name) -> io::Result<Looked> {
+    Ok(Looked(regular(name, OFlags::RDONLY)?))
+}
+
+/// Opens a file that is owned through the lock of another one; `NotFound` if there is no regular file.
+pub fn open_owned(name: &Name) -> io::Result<LockedFile> {
+    Ok(LockedFile(regular(name, OFlags::RDWR)?))
+}
+
+fn regular(name: &Name, flags: OFlags) -> io::Result<File> {
+    let file = match name.open(flags) {
+        // A link is no file of ours.
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => None,
+        file => Some(file?),
+    };
+    match file {
+        Some(file) if file.metadata()?.is_file() => Ok(file),
+        _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
 
@@ -139,16 +148,6 @@ impl Medium for Looked {
     }
 }
 
-/// Opens a file that is owned through the lock of another one; `NotFound` if there is no regular file.
-pub fn open_owned(path: &Path) -> io::Result<LockedFile> {
-    let file = open_options().open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(LockedFile(file))
-    } else {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
-
 /// What [`open_existing`] found.
 #[derive(Debug)]
 pub enum Found {
@@ -162,37 +161,16 @@ pub enum Found {
     Missing,
 }
 
-fn open_options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    // NONBLOCK: opening a FIFO must not wait for its other end.
-    options
-        .read(true)
-        .write(true)
-        .mode(planted!("readable_by_others", 0o644, 0o600))
-        .custom_flags(OFlags::NONBLOCK.bits() as i32);
-    options
-}
-
-fn same_file(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(theirs) => Ok(ours.ino() == theirs.ino() && ours.dev() == theirs.dev()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-/// Opens and locks the file at `path`.
-pub fn open_existing(path: &Path) -> io::Result<Found> {
+/// Opens and locks the file of that name.
+pub fn open_existing(name: &Name) -> io::Result<Found> {
     loop {
         // Asked before opening: some special files (a directory) cannot be opened for writing.
-        match std::fs::metadata(path) {
-            Ok(meta) if !meta.is_file() => return Ok(Found::NotRegular),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
-            Err(e) => return Err(e),
+        match name.look()? {
+            None => return Ok(Found::Missing),
+            Some(stat) if !is_regular(&stat) => return Ok(Found::NotRegular),
+            Some(_) => {}
         }
-        let file = match open_options().open(path) {
+        let file = match name.open(OFlags::RDWR) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
             Err(e) => return Err(e),
@@ -204,51 +182,31 @@ pub fn open_existing(path: &Path) -> io::Result<Found> {
             return Ok(Found::Locked);
         };
         // Between the open and the lock the name may have gone to another file.
-        if planted!("inode_not_compared") || same_file(file.as_file(), path)? {
-            drop_second_name(&file, path)?;
+        if planted!("inode_not_compared") || name.is(file.as_file())? {
+            drop_second_name(&file, name)?;
             return Ok(Found::File(file));
         }
     }
 }
 
+fn is_regular(stat: &rustix::fs::Stat) -> bool {
+    rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
+}
+
 /// Where renaming without replacing is not to be had, a maker that is killed between the link and the removal
 /// of the other name leaves two.
-fn drop_second_name(file: &LockedFile, path: &Path) -> io::Result<()> {
-    let temporary = beside(path, UNFINISHED);
-    if file.as_file().metadata()?.nlink() > 1 && same_file(file.as_file(), &temporary)? {
+fn drop_second_name(file: &LockedFile, name: &Name) -> io::Result<()> {
+    let temporary = name.beside(UNFINISHED);
+    if file.as_file().metadata()?.nlink() > 1 && temporary.is(file.as_file())? {
         // Who may not, leaves it to the next.
-        std::fs::remove_file(&temporary).ok();
+        temporary.remove().ok();
     }
     Ok(())
 }
 
-/// `path` with something appended to its last component.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// The directory of `path`.
-pub fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Makes the entries of the directory that holds `path` durable.
-pub fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(feature = "fsync") && !planted!("directory_not_synced") {
-        File::open(directory(path))?.sync_all()
-    } else {
-        Ok(())
-    }
-}
-
-/// Makes the name of an existing file durable, in whatever directory it has its place.
-pub fn sync_name(path: &Path) -> io::Result<()> {
-    match sync_directory(&std::fs::canonicalize(path)?) {
+/// Makes the name of an existing file durable.
+pub fn sync_name(name: &Name) -> io::Result<()> {
+    match name.sync_directory() {
         // Who may not read the directory did not make the file: it has long been there.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
@@ -270,7 +228,7 @@ pub fn create_parents(path: &Path) -> io::Result<()> {
     if planted!("parents_not_synced") {
         return Ok(());
     }
-    sync_directory(parent)
+    Name::of(parent)?.sync_directory()
 }
 
 /// What [`create`] came to.
@@ -296,11 +254,11 @@ enum Owned {
 }
 
 /// Locks a file that was opened under the name of one that is being made.
-fn own(file: File, temporary: &Path) -> io::Result<Owned> {
+fn own(file: File, temporary: &Name) -> io::Result<Owned> {
     let Some(file) = LockedFile::lock(file)? else {
         return Ok(Owned::Locked);
     };
-    if !same_file(file.as_file(), temporary)? {
+    if !temporary.is(file.as_file())? {
         return Ok(Owned::Gone);
     }
     if file.as_file().metadata()?.nlink() == 1 || planted!("second_name_taken_over") {
@@ -311,51 +269,48 @@ fn own(file: File, temporary: &Path) -> io::Result<Owned> {
 }
 
 /// Makes a file of `len` bytes that begins with `header`, otherwise zeros, every block of it
-/// written, and gives it the name `path`. An existing file is never replaced.
-pub fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
-    let temporary = beside(path, UNFINISHED);
+/// written, and gives it the name `name`. An existing file is never replaced.
+pub fn create(name: &Name, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
+    let temporary = name.beside(UNFINISHED);
     let file = loop {
         // A link there is not ours, nor is what it leads to.
-        let nofollow = planted!("link_followed", OFlags::empty(), OFlags::NOFOLLOW);
-        let flags = OFlags::NONBLOCK | nofollow;
-        let file = open_options()
-            .create(true)
-            .truncate(false)
-            .custom_flags(flags.bits() as i32)
-            .open(&temporary)?;
+        let file = temporary.open(OFlags::RDWR | OFlags::CREATE)?;
         match own(file, &temporary) {
             Ok(Owned::File(file)) => break file,
             Ok(Owned::Locked) => return Ok(Created::Locked),
             // It was published by a link: this is a second name of a channel.
-            Ok(Owned::Linked) => std::fs::remove_file(&temporary)?,
+            Ok(Owned::Linked) => temporary.remove()?,
             // The file we locked has become somebody's channel, or its maker gave up.
             Ok(Owned::Gone) => {
-                if path.try_exists()? {
+                if name.look()?.is_some() {
                     return Ok(Created::Lost);
                 }
             }
             Err(error) => {
                 // Perhaps we have just made it, and nobody has begun to fill it. If even this fails, the next
                 // creation takes it over.
-                if std::fs::metadata(&temporary).is_ok_and(|meta| meta.len() == 0) {
-                    std::fs::remove_file(&temporary).ok();
+                if temporary
+                    .look()
+                    .is_ok_and(|is| is.is_some_and(|stat| stat.st_size == 0))
+                {
+                    temporary.remove().ok();
                 }
                 return Err(error);
             }
         }
     };
-    let made = fill_and_publish(path, &temporary, &file, header, len, fill);
+    let made = fill_and_publish(name, &temporary, &file, header, len, fill);
     match made {
         Ok(true) => Ok(Created::File(file)),
         Ok(false) => {
-            std::fs::remove_file(&temporary)?;
+            temporary.remove()?;
             Ok(Created::Lost)
         }
         Err(e) => {
             // We hold its lock and it never got its name: nobody misses it. If even this fails, the
             // next creation takes the file over.
-            if !same_file(file.as_file(), path).unwrap_or(true) {
-                std::fs::remove_file(&temporary).ok();
+            if !name.is(file.as_file()).unwrap_or(true) {
+                temporary.remove().ok();
             }
             Err(e)
         }
@@ -363,19 +318,19 @@ pub fn create(path: &Path, header: &[u8], len: u64, fill: Fill) -> io::Result<Cr
 }
 
 fn fill_and_publish(
-    path: &Path,
-    temporary: &Path,
+    name: &Name,
+    temporary: &Name,
     file: &LockedFile,
     header: &[u8],
     len: u64,
     fill: Fill,
 ) -> io::Result<bool> {
-    if path.try_exists()? {
+    if name.look()?.is_some() {
         return Ok(false);
     }
     let raw = file.as_file();
     raw.set_len(planted!("sparse_file", len, 0))?;
-    let early = planted!("name_before_content") && publish(temporary, path)?;
+    let early = planted!("name_before_content") && temporary.rename_to(name)?;
     without_copy_on_write(raw);
     // Before anything is written: what does not fit is known at once.
     let allocated = allocate(raw, 0..planted!("sparse_file", 0, len))?;
@@ -386,10 +341,10 @@ fn fill_and_publish(
     if cfg!(feature = "fsync") && !planted!("name_before_sync") {
         raw.sync_all()?;
     }
-    if !early && !publish(temporary, path)? {
+    if !early && !temporary.rename_to(name)? {
         return Ok(false);
     }
-    sync_directory(path)?;
+    name.sync_directory()?;
     Ok(true)
 }
 
@@ -423,32 +378,6 @@ fn write_zeros(file: &File, from: u64, to: u64, fill: Fill) -> io::Result<()> {
         at += part as u64;
     }
     Ok(())
-}
-
-/// Gives the finished file its name; `false` if the name is taken.
-fn publish(temporary: &Path, path: &Path) -> io::Result<bool> {
-    use rustix::fs::{CWD, renameat_with};
-    let flags = planted!(
-        "name_replaced",
-        RenameFlags::empty(),
-        RenameFlags::NOREPLACE
-    );
-    match renameat_with(CWD, temporary, CWD, path, flags) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::EXIST) => Ok(false),
-        // The file system cannot: link, which never replaces either, and drop the other name.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            match std::fs::hard_link(temporary, path) {
-                Ok(()) => {
-                    std::fs::remove_file(temporary)?;
-                    Ok(true)
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                Err(e) => Err(e),
-            }
-        }
-        Err(e) => Err(e.into()),
-    }
 }
 
 /// On btrfs an overwrite allocates, unless the file is marked while it is empty. Other file systems
@@ -491,31 +420,66 @@ pub fn allocate_all(file: &LockedFile, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file, and gives its space back even if somebody still has it mapped; but for the first `keep`
-/// bytes, by which it is known if its name comes back: without a journal nothing orders the two.
-pub fn remove(path: &Path, keep: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
-    let file = open_options().open(path);
-    std::fs::remove_file(path)?;
-    if let Ok(file) = file
-        && let Ok(meta) = file.metadata()
-    {
-        // Where this is refused the space comes back with the last of its users.
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&file, flags, keep, meta.len().saturating_sub(keep).max(1)).ok();
-    }
-    Ok(())
+/// What became of a name that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Its name is gone, or was gone before.
+    Done,
+    /// The name is another file's, which was left alone.
+    Foreign,
 }
 
-/// Removes what a maker of `path` left when it was killed; not what somebody is making now.
-pub fn remove_unfinished_file(path: &Path) -> io::Result<()> {
-    let temporary = beside(path, UNFINISHED);
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let file = open_options()
-        .custom_flags(flags.bits() as i32)
-        .open(&temporary);
-    match file.map(|file| own(file, &temporary)) {
-        Ok(Ok(Owned::File(_owned))) => std::fs::remove_file(&temporary),
+/// Removes a file that passes `verify`, and gives its space back even if somebody still has it mapped; but for
+/// the first `keep` bytes, by which it is known if its name comes back: without a journal nothing orders the
+/// two. A file with a second name keeps its content.
+pub fn remove(
+    name: &Name,
+    keep: u64,
+    verify: &dyn Fn(&dyn Medium) -> Result<(), Error>,
+) -> Result<Removal, Error> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    loop {
+        let file = match open_owned(name) {
+            // Who may not write it may look at it, and perhaps remove it.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                LockedFile(regular(name, OFlags::RDONLY)?)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(match name.look()? {
+                    None => Removal::Done,
+                    Some(_) => Removal::Foreign,
+                });
+            }
+            file => file?,
+        };
+        match verify(&file) {
+            Err(Error::Io(error)) => return Err(error.into()),
+            Err(_) if !planted!("foreign_file_removed") => return Ok(Removal::Foreign),
+            _ => {}
+        }
+        if !name.is(file.as_file())? {
+            continue;
+        }
+        name.remove()?;
+        let meta = file.as_file().metadata()?;
+        if meta.nlink() == 0 {
+            // Where this is refused the space comes back with the last of its users.
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let len = meta.len().saturating_sub(keep).max(1);
+            fallocate(file.as_file(), flags, keep, len).ok();
+        }
+        return Ok(Removal::Done);
+    }
+}
+
+/// Removes what a maker of `name` left when it was killed; not what somebody is making now.
+pub fn remove_unfinished_file(name: &Name) -> io::Result<()> {
+    let temporary = name.beside(UNFINISHED);
+    match temporary
+        .open(OFlags::RDWR)
+        .map(|file| own(file, &temporary))
+    {
+        Ok(Ok(Owned::File(_owned))) => temporary.remove(),
         // It is somebody's, or is no longer there, or is none of ours.
         _ => Ok(()),
     }
@@ -562,33 +526,33 @@ fn fill_holes(file: &File, len: u64, fill: Fill) -> io::Result<()> {
 }
 
 /// Writes a small file whole or not at all, durably. One that is there with other content stays.
-pub fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
+pub fn write_beside(name: &Name, bytes: &[u8]) -> io::Result<()> {
+    use std::io::{Read, Write};
     // What cannot be looked at is not replaced.
-    if path.try_exists()? {
-        if std::fs::read(path)? == bytes {
-            return sync_directory(path);
+    if name.look()?.is_some() {
+        let mut there = Vec::new();
+        // A byte more than could be the same.
+        let most = bytes.len() as u64 + 1;
+        name.open(OFlags::RDONLY)?
+            .take(most)
+            .read_to_end(&mut there)?;
+        if there == bytes {
+            return name.sync_directory();
         }
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let part = beside(path, ".part");
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&part)?;
+    let part = name.beside(".part");
+    let mut file = part.open(OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
     let written = file.write_all(bytes).and_then(|()| {
         if cfg!(feature = "fsync") {
             file.sync_all()?;
         }
-        std::fs::rename(&part, path)
+        part.replace(name)
     });
     if let Err(error) = written {
         // Nobody misses it; if even this fails, the next attempt takes it over.
-        std::fs::remove_file(&part).ok();
+        part.remove().ok();
         return Err(error);
     }
-    sync_directory(path)
+    name.sync_directory()
 }

@@ -270,9 +270,10 @@ mod tests {
     fn clean_pages_that_are_written_again_are_marked_as_changed() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let path = dir.path().join("file");
+        let name = crate::storage::name::Name::of(&path).unwrap();
         let content: Vec<u8> = (0..PAGES * PAGE_LEN).map(|i| (i / 7) as u8).collect();
         std::fs::write(&path, &content).unwrap();
-        let file = Arc::new(crate::storage::file::open_owned(&path).unwrap());
+        let file = Arc::new(crate::storage::file::open_owned(&name).unwrap());
         file.as_file().sync_all().unwrap();
         let mapped = Mapped::new(file, content.len() as u64, false).unwrap();
         let Some(before) = marked() else { return };

@@ -15,6 +15,7 @@ pub mod extents;
 pub mod file;
 pub mod lease;
 pub mod mapped;
+pub mod name;
 pub mod stage;
 
 use crate::sync::Ordering;
@@ -147,6 +148,28 @@ pub trait Medium: Sync {
 
     /// Returns when all that was written before is on stable storage.
     fn sync_written(&self) -> io::Result<()>;
+}
+
+impl<M: Medium> Medium for &M {
+    fn len(&self) -> io::Result<u64> {
+        (**self).len()
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, bytes)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (**self).write_at(offset, bytes)
+    }
+
+    fn write_again(&self, offset: u64, len: u64) -> bool {
+        (**self).write_again(offset, len)
+    }
+
+    fn sync_written(&self) -> io::Result<()> {
+        (**self).sync_written()
+    }
 }
 
 /// Bytes of a word.

@@ -129,6 +129,7 @@ impl Chain {
         let (start, capacity) = (prepared.start.head, prepared.layout.capacity);
         let log = RealChain::<Memories>::log_of(&shared, prepared, Some(&growth), None);
         let entry = Entry {
+            made_at: 0,
             number: next_number - 1,
             start,
             capacity,

@@ -10,7 +10,7 @@ use walchan_core::format::checkpoint::Checkpoint;
 use walchan_core::format::frame::salt_from;
 use walchan_core::format::incarnations::{Incarnation, Incarnations};
 use walchan_core::ring::{Layout, Start};
-use walchan_core::segments::{Files, Prepared};
+use walchan_core::segments::{Files, Prepared, RestartFailure, SegmentId};
 use walchan_core::storage::Memory;
 use walchan_core::sync::Arc;
 
@@ -119,7 +119,8 @@ impl Files for Memories {
     }
 
     /// As recovery leaves it: what was sent is still there, under the same life. Nothing was received from it.
-    fn reopen(&self, number: u64, end: u64) -> io::Result<Prepared<Words>> {
+    fn reopen(&self, segment: SegmentId, end: u64) -> io::Result<Prepared<Words>> {
+        let number = segment.number;
         let file = self.file(number).ok_or(io::ErrorKind::NotFound)?;
         let words = file.words.shared();
         let mut prepared = self.prepared(number, file.start, file.capacity, words);
@@ -130,11 +131,11 @@ impl Files for Memories {
     }
 
     /// The same words, in another life.
-    fn restart(&self, position: u64) -> io::Result<Prepared<Words>> {
+    fn restart(&self, position: u64) -> Result<Prepared<Words>, RestartFailure> {
         let old = self.file(0);
         let (capacity, words) = match &old {
             Some(file) => (file.capacity, file.words.shared()),
-            None => return Err(io::ErrorKind::NotFound.into()),
+            None => return Err(RestartFailure::Untouched(io::ErrorKind::NotFound.into())),
         };
         if let Some(file) = old {
             file.words.allow(Allowed::Nothing);
@@ -147,7 +148,8 @@ impl Files for Memories {
     }
 
     /// Its space is punched: what is read from now on is zeros.
-    fn remove(&self, number: u64) -> io::Result<()> {
+    fn remove(&self, segment: SegmentId) -> io::Result<bool> {
+        let number = segment.number;
         let Some(file) = self.file(number) else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -155,7 +157,11 @@ impl Files for Memories {
         removed.push(number);
         drop(removed);
         file.words.punch(RING, file.capacity / 8);
-        Ok(())
+        Ok(true)
+    }
+
+    fn name_of(&self, number: u64) -> String {
+        number.to_string()
     }
 
     fn sync_directory(&self) -> io::Result<()> {

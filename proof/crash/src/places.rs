@@ -4,9 +4,10 @@ use super::*;
 use std::io;
 use walchan_core::format::HEADER_LEN;
 use walchan_core::segments::Growth;
-use walchan_core::segments::disk::{Directory as Names, Disk};
+use walchan_core::segments::disk::{Directory as Names, Disk, Verify};
 use walchan_core::segments::open::{ChainOptions, Opened};
 use walchan_core::storage::Medium;
+use walchan_core::storage::file::Removal;
 use walchan_core::sync::Mutex;
 use walchan_medium::directory::{Directory, Entry, Geometry};
 
@@ -131,15 +132,30 @@ impl Names for Places {
         Ok(Box::new(self.directory.open(number)?))
     }
 
-    fn open(&self, number: u64, len: u64) -> Result<Simulated, Error> {
+    fn open(&self, number: u64, len: u64, verify: Verify<'_>) -> Result<Simulated, Error> {
         let file = self.directory.open(number)?;
+        verify(&file)?;
         assert_eq!(Medium::len(&file)?, len);
         Ok(file)
     }
 
-    fn remove(&self, number: u64) -> io::Result<()> {
+    fn remove(&self, number: u64, verify: Verify<'_>) -> Result<Removal, Error> {
         self.take(Fault::Stays)?;
-        self.directory.remove(number)
+        let file = match self.directory.open(number) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Done),
+            file => file?,
+        };
+        match verify(&file) {
+            Err(Error::Io(error)) => return Err(error.into()),
+            Err(_) => return Ok(Removal::Foreign),
+            Ok(()) => {}
+        }
+        self.directory.remove(number)?;
+        Ok(Removal::Done)
+    }
+
+    fn name_of(&self, number: u64) -> String {
+        format!("file {number}")
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {
