@@ -6,8 +6,9 @@
 //! the pages of the file's header are used for meanwhile is [`Stage`], under the lock of the pages: the file
 //! may be in the hands of a leader then, who must not wait for the chain.
 //!
-//! Between [`Event::Link`] and the first claim the file belongs to nobody: any sender may claim in it, and
-//! the housekeeper may seal it empty, which makes no transition.
+//! A sender that links a file claims its first place before anybody else can find the file: nobody takes it
+//! away from whoever made it. A file that is linked ahead of need belongs to nobody until the first claim: any
+//! sender may claim in it, and the housekeeper may seal it empty, which makes no transition.
 //!
 //! [`Stage`]: crate::commit::Stage
 
@@ -98,11 +99,11 @@ pub const TRANSITIONS: [Transition; 13] = [
         actor: Actor::Grower,
         lock: "growing",
         durable: "a segment: header, blocks and name; the ring: its new checkpoints, then its table",
-        undo: "the name is removed and the file before thaws; if the name stays the channel grows no more",
+        undo: "the name is removed and the file before thaws; if the name stays, that is tried again first",
         tests: &[
             "a_crash_while_a_file_is_made_named_or_linked_leaves_no_file_and_loses_nothing",
             "a_crash_in_the_new_beginning_of_the_ring_finds_it_drained_or_begun",
-            "a_file_that_could_neither_be_used_nor_removed_costs_nothing_but_growth",
+            "a_file_that_could_neither_be_used_nor_removed_is_removed_before_the_next_one",
         ],
     },
     Transition {
@@ -215,7 +216,7 @@ pub const TRANSITIONS: [Transition; 13] = [
         actor: Actor::Housekeeper,
         lock: "none",
         durable: "as it was retired; the removal is not",
-        undo: "the name stays: the next open removes it",
+        undo: "the name stays: it is tried again, at the end by the next open",
         tests: &["a_drained_file_is_removed_and_may_come_back"],
     },
     Transition {
