@@ -41,7 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // First: nobody can send any more. The worker finishes what is there, and then hears `Disconnected`.
     drop(tx);
     let (rx, done) = worker.join().map_err(|_| "the worker panicked")??;
-    // Then: the file is synced and marked as closed in order, so the next open need not scan it. An error is told.
+    // Then: the file is synced and marked as closed in order, so the next open need not scan it. An error is
+    // returned.
     rx.close()?;
     println!("{done} jobs done, closed");
     Ok(())

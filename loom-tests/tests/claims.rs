@@ -184,8 +184,8 @@ fn the_bound_is_never_exceeded() {
     );
 }
 
-// Threads: the one producer, and the keeper, which seals the file without having claimed there. The tail must not go back behind the
-// padding, whose words are nobody else's.
+// Threads: the one producer, and the housekeeper, which seals the file without having claimed there. The tail
+// must not go back behind the padding, whose words are nobody else's.
 #[test]
 fn a_seal_waits_for_who_claims_alone() {
     model(
@@ -195,9 +195,9 @@ fn a_seal_waits_for_who_claims_alone() {
             let log = channel(flush_only());
             log.claim(0).unwrap().publish(b"");
             log.close_end();
-            let keeper = spawn(&log, |log| log.seal());
+            let housekeeper = spawn(&log, |log| log.seal());
             let claimed = log.claim(0).map(|claim| claim.publish(b"")).is_some();
-            keeper.join().unwrap();
+            housekeeper.join().unwrap();
             assert_eq!(log.tail(), 128);
             let mut receiver = log.receiver();
             let mut seen = 0;

@@ -33,10 +33,10 @@ fn an_ok_means_that_the_frame_is_durable() {
 // Threads: two synced senders, and somebody who looks. Whoever comes second and finds the first one committed says so in its
 // frame; who sees that must find the first one on the disk. A leader that finds such a frame stores no checkpoint.
 #[test]
-fn a_message_tells_the_commit_when_all_before_it_is_durable() {
+fn what_is_before_a_commit_marker_is_durable() {
     model(
-        "a_message_tells_the_commit_when_all_before_it_is_durable",
-        "two synced senders and a look: what is before a frame that tells the commit is on the disk",
+        "what_is_before_a_commit_marker_is_durable",
+        "two synced senders and a look: what is before a commit marker is on the disk",
         || {
             let log = channel(Setup::default());
             let send = || {
@@ -77,13 +77,13 @@ fn a_hole_is_waited_for_without_the_role() {
     );
 }
 
-// Threads: a synced sender and somebody who asks for a sync of all that was sent, both behind a third one's claim. One
-// of them leads when the hole closes; the other must be told when the round is over.
+// Threads: a synced sender and somebody who asks for a sync of all that was sent, both behind a third one's
+// claim. One of them leads when the hole closes; the other must be notified when the round is over.
 #[test]
 fn all_who_wait_behind_a_hole_go_on() {
     model(
         "all_who_wait_behind_a_hole_go_on",
-        "two wait behind one hole; one leads when it closes, the other is told of the round",
+        "two wait behind one hole; one leads when it closes, the other is notified of the round",
         || {
             let log = channel(Setup::default());
             let claim = log.claim(4).unwrap();

@@ -186,7 +186,7 @@ pub const TRANSITIONS: [Transition; 13] = [
         lock: "the leadership, before",
         durable: "a checkpoint that says that it is drained",
         undo: "a failed sync ends the channel",
-        tests: &["a_power_cut_while_a_file_is_told_to_be_drained_tears_one_checkpoint_at_most"],
+        tests: &["a_power_cut_while_a_file_is_recorded_as_drained_tears_one_checkpoint_at_most"],
     },
     Transition {
         from: SegmentState::Complete,

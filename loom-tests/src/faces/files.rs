@@ -41,13 +41,13 @@ impl Memories {
         }
     }
 
-    /// The last life of a file.
+    /// The last incarnation of a file.
     pub(super) fn file(&self, number: u64) -> Option<File> {
         let files = self.files.lock().unwrap_or_else(|e| e.into_inner());
         files.iter().rfind(|file| file.number == number).cloned()
     }
 
-    /// Of each life another salt.
+    /// Of each incarnation another salt.
     pub(super) fn salt(number: u64, start: u64) -> u64 {
         salt_from(0x00c0_ffee + number * 0x1_0001 + start * 0x101)
     }
@@ -118,7 +118,8 @@ impl Files for Memories {
         Ok(())
     }
 
-    /// As recovery leaves it: what was sent is still there, under the same life. Nothing was received from it.
+    /// As recovery leaves it: what was sent is still there, under the same incarnation. Nothing was received
+    /// from it.
     fn reopen(&self, number: u64, end: u64) -> io::Result<Prepared<Words>> {
         let file = self.file(number).ok_or(io::ErrorKind::NotFound)?;
         let words = file.words.shared();
@@ -129,7 +130,7 @@ impl Files for Memories {
         Ok(prepared)
     }
 
-    /// The same words, in another life.
+    /// The same words, in another incarnation.
     fn restart(&self, position: u64) -> io::Result<Prepared<Words>> {
         let old = self.file(0);
         let (capacity, words) = match &old {

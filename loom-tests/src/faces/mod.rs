@@ -10,7 +10,8 @@ mod lease;
 
 pub use bias::Bias;
 pub use chain::{
-    Chain, ChainReceived, ChainReceiver, ChainSetup, Handle, Held, KEEPER_AHEAD, KEEPER_TIDY,
+    Chain, ChainReceived, ChainReceiver, ChainSetup, HOUSEKEEPER_AHEAD, HOUSEKEEPER_TIDY, Handle,
+    Held,
 };
 
 pub use lease::{Lease, Lessor};
@@ -442,7 +443,8 @@ impl Channel {
         self.log.ring().memory().is_durable(holds)
     }
 
-    /// Whether the frame at `position` is published, and tells that all before it is on stable storage.
+    /// Whether the frame at `position` is published, and is a commit marker: all before it is on stable
+    /// storage.
     pub fn is_commit_marker(&self, position: u64) -> bool {
         self.log.ring().published_prefix(position).is_commit_marker
     }

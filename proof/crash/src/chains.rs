@@ -1,4 +1,5 @@
-//! Stories of chains: a crash at each of the sites that `docs/overflow.md` lists, and those that broke something.
+//! Stories of chains: a crash at each of the sites that `docs/segments.md` lists, and those that broke
+//! something.
 
 use super::places::{Chained, Fault, Shape};
 use super::*;
@@ -95,7 +96,8 @@ fn take(life: &mut Life<Chained>, count: u64) -> Vec<MessageId> {
     (0..count).map(|_| life.receive_message().0).collect()
 }
 
-/// A life under `SyncPerSend`, and what it was told: when each send and each acknowledgement began and ended.
+/// An incarnation under `SyncPerSend`, and its results: when each send and each acknowledgement began and
+/// ended.
 struct Story {
     life: Life<Chained>,
     first: u64,
@@ -111,7 +113,7 @@ impl Story {
         Story::on(fresh(Mode::PerSend, rng), 0)
     }
 
-    /// Goes on in a life; its first message has this number.
+    /// Goes on in an incarnation; its first message has this number.
     fn on(life: Life<Chained>, first: u64) -> Self {
         Story {
             life,
@@ -168,7 +170,8 @@ impl Story {
         }
     }
 
-    /// Crashes at every moment from `from` on, power cuts and kills: what was told holds, and the ring alone is left.
+    /// Crashes at every moment from `from` on, power cuts and kills: what was returned holds, and the ring
+    /// alone is left.
     fn crash(&self, from: usize, samples: u64, rng: &mut Rng) {
         let check = |moment: usize, is_kill: bool, found: Vec<u64>| {
             assert!(found.is_sorted(), "{found:?}");
@@ -176,9 +179,9 @@ impl Story {
             assert!(found.iter().all(known), "{found:?} at {moment}");
             for index in 0..self.sent.len() {
                 let (begun, returned) = self.sent[index];
-                let settled = self.acknowledged[index];
-                let must = returned <= moment && settled.is_none_or(|a| a.0 >= moment);
-                let gone = is_kill && settled.is_some_and(|a| a.1 <= moment);
+                let acknowledged = self.acknowledged[index];
+                let must = returned <= moment && acknowledged.is_none_or(|a| a.0 >= moment);
+                let gone = is_kill && acknowledged.is_some_and(|a| a.1 <= moment);
                 let number = self.first + index as u64;
                 let is_there = found.contains(&number);
                 assert!(is_there || !must, "{number} is lost at {moment}: {found:?}");
@@ -286,7 +289,7 @@ fn a_drained_file_is_removed_and_may_come_back() {
 }
 
 #[test]
-fn a_power_cut_while_a_file_is_told_to_be_drained_tears_one_checkpoint_at_most() {
+fn a_power_cut_while_a_file_is_recorded_as_drained_tears_one_checkpoint_at_most() {
     let mut rng = Rng(19);
     let mut story = Story::new(&mut rng);
     story.send(16 + 4);
@@ -508,8 +511,8 @@ fn what_the_receiver_did_in_a_complete_file_is_counted_right_after_a_power_cut()
     });
 }
 
-/// The receiver came to a file that was complete, and the sync of its new life failed. `close` had returned `Ok`, and the next open
-/// found a file that was not closed.
+/// The receiver came to a file that was complete, and the sync of its new incarnation failed. `close` had
+/// returned `Ok`, and the next open found a file that was not closed.
 #[test]
 fn a_file_that_could_not_be_opened_makes_a_close_fail() {
     for again in [false, true] {
@@ -533,10 +536,10 @@ fn a_file_that_could_not_be_opened_makes_a_close_fail() {
     }
 }
 
-/// Whatever a crash leaves of a chain that returns to its ring, in the same boot or not: a life that follows, in which the
-/// channel returns again, stands crashes, too.
+/// Whatever a crash leaves of a chain that returns to its ring, in the same boot or not: an incarnation that
+/// follows, in which the channel returns again, stands crashes, too.
 #[test]
-fn a_life_behind_a_crash_in_the_return_to_the_ring_returns_again_and_stands_crashes() {
+fn an_incarnation_after_a_crash_in_the_return_to_the_ring_returns_again_and_stands_crashes() {
     let mut rng = Rng(18);
     // Without syncs the seal of a file can be lost, and the ring that comes behind the next one be there.
     for mode in [Mode::PerSend, Mode::FlushOnly] {
@@ -551,7 +554,7 @@ fn return_and_crash_twice(mode: Mode, rng: &mut Rng) {
     story.take(20);
     let from = story.moment();
     story.acknowledge(0..20);
-    // No sync tells of the acknowledgements before the ring is drained.
+    // No sync records the acknowledgements before the ring is drained.
     story.life.tend().unwrap();
     story.life.tend().unwrap();
     let mut film = story.life.medium.film();

@@ -7,9 +7,9 @@
 
 pub mod build;
 mod files;
+pub mod incarnation;
 pub mod judge;
 pub mod layout;
-pub mod life;
 pub mod memory;
 mod overlay;
 pub mod plain;

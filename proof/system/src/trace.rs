@@ -42,7 +42,7 @@ pub struct Call {
     pub thread: usize,
     /// `openat`; a number for those without a name here.
     pub name: String,
-    /// The file it is about, from the directory of the test on; or what else tells such calls apart.
+    /// The file it is about, from the directory of the test on; or what else distinguishes such calls.
     pub target: String,
     pub args: [u64; 6],
 }
@@ -269,7 +269,7 @@ impl Watched {
     }
 }
 
-/// Which argument tells what a call is about.
+/// Which argument says what a call is about.
 #[derive(Clone, Copy)]
 enum About {
     Nothing,

@@ -151,7 +151,7 @@ impl Case {
         self.check_nothing_half_made(&place.path());
         let mut oracle = Oracle::of_script(self.script);
         said.iter().for_each(|line| oracle.hear(line));
-        if self.script != "overflow" {
+        if self.script != "segments" {
             self.check_sync_again(events, &place.path());
         }
         oracle.check(&place.path(), self.durability);
@@ -167,7 +167,7 @@ impl Case {
         }
         for line in said.iter().filter(|line| line.starts_with("= ")) {
             // Of a directory that must not be read, nobody knows which files are in it.
-            let unknown = self.script == "overflow" && self.error == EACCES;
+            let unknown = self.script == "segments" && self.error == EACCES;
             if unknown && line.starts_with("= open Corrupt") {
                 continue;
             }
@@ -256,7 +256,7 @@ impl Case {
     /// What a failed sync may have left in memory only is written again, and synced, before the next open returns.
     fn check_sync_again(&self, events: &[Event], path: &Path) {
         let bytes = std::fs::read(path).unwrap_or_default();
-        // Sent in this life, and not known to be on the disk.
+        // Sent in this incarnation, and not known to be on the disk.
         let mut unsynced: Vec<u64> = Vec::new();
         let mut poisoned = false;
         let mut is_open = false;
@@ -277,9 +277,9 @@ impl Case {
                 Event::Said(line) if line == "= open ok" => is_open = true,
                 Event::Said(line) if line.starts_with(script::UNDURABLE) => {
                     // What could not be read cannot be written again: it was reported.
-                    let told = script::is_unreadable(line, self.script == "recover");
+                    let unreadable = script::is_unreadable(line, self.script == "recover");
                     assert!(
-                        told || missing.is_empty(),
+                        unreadable || missing.is_empty(),
                         "{missing:?} were not synced again"
                     );
                     missing.clear();
@@ -311,7 +311,8 @@ impl Case {
                         (false, false) => written.clear(),
                     }
                 }
-                // So pages are marked as changed. Which they are is not seen here: the call does not tell where the map begins.
+                // So pages are marked as changed. Which they are is not seen here: the call does not say
+                // where the map begins.
                 Event::Call(call, Verdict::Continue)
                     if call.name == "madvise" && call.args[2] == MADV_POPULATE_WRITE =>
                 {

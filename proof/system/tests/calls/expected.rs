@@ -33,8 +33,8 @@ pub fn is_expected(case: &Case, outcome: &Outcome) -> bool {
     let result = outcome.result.as_str();
     let (call, step) = (outcome.site.call.as_str(), outcome.site.step.as_str());
     let closing_the_directory = call == "openat" || call == "fsync";
-    if case.script == "overflow" {
-        return is_expected_of_overflow(case, outcome);
+    if case.script == "segments" {
+        return is_expected_of_segments(case, outcome);
     }
     match (call, step) {
         // The others hear of it: see `check_poison`.
@@ -69,9 +69,9 @@ pub fn is_expected(case: &Case, outcome: &Outcome) -> bool {
     }
 }
 
-/// Which step needs a call depends on how far the keeper is. The errors themselves, and what follows from them, are
-/// looked at by [`Case::check`].
-fn is_expected_of_overflow(case: &Case, outcome: &Outcome) -> bool {
+/// Which step needs a call depends on how far the housekeeper is. The errors themselves, and what follows
+/// from them, are looked at by [`Case::check`].
+fn is_expected_of_segments(case: &Case, outcome: &Outcome) -> bool {
     let result = outcome.result.as_str();
     let (call, step) = (outcome.site.call.as_str(), outcome.site.step.as_str());
     let undisturbed = ["ok", "none", "empty", "disconnected"];

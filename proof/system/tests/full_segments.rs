@@ -16,7 +16,7 @@ use system_tests::{can_run, times};
 use walchan::{Receiver, SendErrorKind, Sender};
 
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// What room that is made may take to be seen: the keeper works in its own time, file systems in theirs.
+/// What room that is made may take to be seen: the housekeeper works in its own time, file systems in theirs.
 const SOON: Duration = Duration::from_secs(60);
 
 /// A channel that is used by one thread; `[first, next)` is in it.
