@@ -245,7 +245,7 @@ fn a_limit_hands_on_what_was_read() {
 fn a_head_hands_on_what_was_read() {
     model(
         "a_head_hands_on_what_was_read",
-        "whoever raises the limit to a head that another thread moved: as above",
+        "whoever raises the limit to a head that another thread moved: writes come behind the reads",
         || {
             let (log, mut receiver, _) = handed_out(shared(), 0, 0);
             for byte in [1, 2] {

@@ -103,14 +103,14 @@ fn a_file_drained_as_the_receiver_leaves_is_noticed() {
     );
 }
 
-// As above, by the thread that acknowledged the others: it does not ask whose the fences are, and looks once at all that could have
-// to be done. At a bound of 2 nothing of that is missed.
+// As above, by the thread that acknowledged the others: it does not ask whose the fences are, and looks once
+// at all that could have to be done. At a bound of 2 nothing of that is missed.
 #[test]
 fn a_file_drained_by_the_one_acknowledger_is_noticed() {
     model_to(
         3,
         "a_file_drained_by_the_one_acknowledger_is_noticed",
-        "the same, where that is the one thread that acknowledges: it looks for it behind its fence",
+        "a file drained by the one acknowledger as the receiver leaves: it looks for that behind its fence",
         || {
             let (log, mut receiver, held) = received(4, ChainSetup::default());
             for held in &held[1..] {
