@@ -1,7 +1,7 @@
 //! A log shipper: lines of the standard input go through a channel of bytes to a file, a batch at a time.
 //!
-//! `cargo run --example log_shipper -- PATH TARGET < LINES`. Killed, it repeats a batch at most of what it had
-//! sent; a power cut loses what was sent in the last 5 ms and one sync. A new run sends its whole input.
+//! `cargo run --example log_shipper -- PATH TARGET < LINES`. Killed, it repeats a batch at most of what it
+//! had sent; a power cut loses what was sent in the last 5 ms and one sync. A new run sends its whole input.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};

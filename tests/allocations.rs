@@ -38,8 +38,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static GLOBAL: Counting = Counting;
 
-/// Allocations of the whole process in ten turns: the fewest of several attempts, for a thread that waits for a lock for the first
-/// time allocates, once.
+/// Allocations of the whole process in ten turns: the fewest of several attempts, for a thread that waits for
+/// a lock for the first time allocates, once.
 fn allocations(turn: impl Fn()) -> Option<u64> {
     let attempt = |_| {
         let before = ALLOCATIONS.load(Ordering::Relaxed);

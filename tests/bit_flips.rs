@@ -1,5 +1,5 @@
-//! Every bit that a small file uses flipped, one at a time: an error or a channel; never a panic, never a wrong
-//! message, never a loss in silence.
+//! Every bit that a small file uses flipped, one at a time: an error or a channel; never a panic, never a
+//! wrong message, never a loss in silence.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -168,9 +168,9 @@ fn no_bit_of_a_living_file_changes_a_message_or_hides_one_but_the_last() {
                 );
             }
             let report = &opened.report;
-            let told =
+            let reported =
                 report.stepped_over() + report.damaged().len() as u64 + opened.corrupt as u64;
-            if lost == 1 && told == 0 {
+            if lost == 1 && reported == 0 {
                 // Its first word names nothing, and nothing follows: as if it had not been sent.
                 assert!(
                     !opened.texts.contains(&text(MESSAGES - 1)),

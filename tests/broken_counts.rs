@@ -7,7 +7,7 @@ use support::{HEADER, flush, patch, watchdog};
 use walchan::{Durability, Options, RecvError};
 
 #[test]
-fn a_clean_stop_behind_settled_damage_is_one() {
+fn a_clean_stop_after_acknowledged_damage_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
     let (tx, rx) = walchan::channel_with_options::<u64>(&path, flush()).unwrap();

@@ -8,7 +8,7 @@ use support::{HEADER, flush, patch, watchdog};
 use walchan::{Durability, Error, Options, RecvError};
 
 const RING: usize = 8 << 20;
-/// Where the first life of the first table has its salt.
+/// Where the first incarnation of the first table has its salt.
 const SALT: usize = 4096 + 64 + 8;
 /// The code word of a message that was never delivered.
 const NEVER: u64 = 0x35;

@@ -54,8 +54,8 @@ fn a_forked_child_that_drops_its_copy_neither_hangs_nor_unlocks_nor_closes() {
     ends.0.send(1).unwrap();
     let address = std::ptr::from_ref(&*ends).expose_provenance();
     let mut command = Command::new("/bin/true");
-    // SAFETY: between fork and exec the child's memory is a copy of the parent's, so the value at `address` is
-    // there and is dropped once in this process; no other thread of the parent uses the channel now.
+    // SAFETY: between fork and exec the child's memory is a copy of the parent's, so the value at `address`
+    // is there and is dropped once in this process; no other thread of the parent uses the channel now.
     unsafe {
         command.pre_exec(move || {
             let copy = std::ptr::with_exposed_provenance::<(Sender<u64>, Receiver<u64>)>(address);

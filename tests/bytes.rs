@@ -102,7 +102,7 @@ fn held_bytes_stay_as_they_are_while_others_come_and_go() {
 }
 
 #[test]
-fn what_an_earlier_life_left_is_delivered_too() {
+fn what_an_earlier_incarnation_left_is_delivered_too() {
     let _dog = watchdog();
     for durability in every_durability() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What was on stable storage and is damaged: reported once in each life, until it is settled; everything
-//! else flows.
+//! What was on stable storage and is damaged: reported once in each incarnation, until it is acknowledged or
+//! set aside; everything else flows.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -90,7 +90,7 @@ fn all_but(missing: &[usize]) -> Vec<String> {
 }
 
 #[test]
-fn damage_is_returned_once_a_life_in_its_place_and_the_rest_flows() {
+fn damage_is_returned_once_an_incarnation_in_its_place_and_the_rest_flows() {
     let _dog = watchdog();
     // Payload, its length for serde, checksum, length and kind, position, state.
     for distance in [0, 5, -8, -9, -12, -13, -16, -17, -24] {
@@ -127,7 +127,7 @@ fn damage_is_returned_once_a_life_in_its_place_and_the_rest_flows() {
 }
 
 #[test]
-fn damage_that_is_set_aside_is_in_a_file_and_gone_in_the_next_life() {
+fn damage_that_is_set_aside_is_in_a_file_and_gone_in_the_next_incarnation() {
     let _dog = watchdog();
     for n in 0..TEXTS.len() {
         let dir = tempfile::tempdir().unwrap();
@@ -181,10 +181,10 @@ fn damage_in_a_file_that_was_not_closed_is_in_the_report_and_delivered_in_its_pl
     let ids = make(&path);
     {
         let (tx, _rx) = open(&path);
-        tx.send("of this life".to_owned()).unwrap();
+        tx.send("of this incarnation".to_owned()).unwrap();
         std::fs::copy(&path, &copy).unwrap();
     }
-    // The first word of a frame below the commit: only following the frames tells that it is gone.
+    // The first word of a frame below the commit: only following the frames shows that it is gone.
     flip(&copy, TEXTS[2], -20);
     {
         let (_tx, rx) = open(&copy);
@@ -195,7 +195,7 @@ fn damage_in_a_file_that_was_not_closed_is_in_the_report_and_delivered_in_its_pl
         assert_eq!(report.kept(), 5);
     }
     let mut texts = all_but(&[2]);
-    texts.push("of this life".to_owned());
+    texts.push("of this incarnation".to_owned());
     assert_eq!(drain(&copy, false), (texts, vec![ids[2].position()]));
 }
 
@@ -213,25 +213,25 @@ fn damage_of_several_neighbours_loses_only_them() {
     assert_eq!(positions[0], ids[1].position());
     let (tx, rx) = open(&path);
     drop(tx);
-    let mut settled = 0;
+    let mut released = 0;
     loop {
         match rx.recv() {
             Ok(_) => {}
             Err(RecvError::Corrupt(c)) => {
                 c.set_aside().unwrap();
-                settled += 1;
+                released += 1;
             }
             Err(RecvError::Disconnected) => break,
             Err(e) => panic!("{e}"),
         }
     }
-    assert_eq!(settled, positions.len());
+    assert_eq!(released, positions.len());
     drop(rx);
     assert_eq!(drain(&path, true), (vec![], vec![]));
 }
 
 #[test]
-fn settled_damage_gives_its_slot_of_the_bound_back() {
+fn acknowledged_damage_gives_its_slot_of_the_bound_back() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
@@ -257,7 +257,7 @@ fn settled_damage_gives_its_slot_of_the_bound_back() {
 }
 
 #[test]
-fn settled_damage_gives_its_space_back() {
+fn acknowledged_damage_gives_its_space_back() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");

@@ -14,7 +14,7 @@ fn open(path: &Path) -> (SyncSender<u64>, Receiver<u64>) {
     walchan::sync_channel_with_options(path, 1_000, flush()).unwrap()
 }
 
-/// What the next life finds.
+/// What the next incarnation finds.
 fn left(path: &Path) -> Vec<(u64, u32)> {
     let (_tx, rx) = open(path);
     rx.try_iter()
@@ -155,7 +155,7 @@ fn deliveries_are_dropped_in_any_order_by_any_thread() {
 }
 
 #[test]
-fn a_message_whose_handler_panics_comes_back_next_in_this_life() {
+fn a_message_whose_handler_panics_comes_back_next_in_this_incarnation() {
     let _dog = watchdog();
     for durability in every_durability() {
         let dir = tempfile::tempdir().unwrap();
@@ -203,7 +203,7 @@ fn messages_of_panicking_threads_come_back_in_order_and_wake_the_receiver() {
 }
 
 #[test]
-fn a_message_that_came_back_and_was_not_taken_stays_for_the_next_life() {
+fn a_message_that_came_back_and_was_not_taken_stays_for_the_next_incarnation() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
@@ -256,41 +256,41 @@ fn deliveries_are_counted_over_restarts_up_to_14() {
     let (tx, rx) = open(&path);
     tx.send(7).unwrap();
     drop((tx, rx));
-    for life in 1..=20 {
-        assert_eq!(left(&path), [(7, life.min(14))]);
+    for incarnation in 1..=20 {
+        assert_eq!(left(&path), [(7, incarnation.min(14))]);
     }
 }
 
-/// Restarted with a message that nobody can handle, and a new one each time. A file remembers 1022 lives that
-/// still have frames in it.
+/// Restarted with a message that nobody can handle, and a new one each time. A file remembers 1022
+/// incarnations that still have frames in it.
 #[test]
-fn a_message_that_is_left_in_each_of_a_thousand_lives_does_not_stop_the_channel() {
+fn a_message_that_is_left_in_each_of_a_thousand_incarnations_does_not_stop_the_channel() {
     let _dog = watchdog();
     let dir = support::quick_dir();
     let path = dir.path().join("q");
     let mut refused = 0;
-    for life in 0..1_030u32 {
+    for incarnation in 0..1_030u32 {
         let (tx, rx) = open(&path);
-        let sent = tx.send(u64::from(life));
-        if life < 1_000 {
+        let sent = tx.send(u64::from(incarnation));
+        if incarnation < 1_000 {
             assert!(sent.is_ok(), "{sent:?}");
         }
         let poison = rx.recv().unwrap();
         assert_eq!(poison, 0);
-        assert_eq!(Delivery::deliveries(&poison), (life + 1).min(14));
+        assert_eq!(Delivery::deliveries(&poison), (incarnation + 1).min(14));
         Delivery::leave(poison);
         match sent {
-            Ok(()) if life == 0 => {}
-            Ok(()) => assert_eq!(rx.recv().unwrap(), u64::from(life)),
+            Ok(()) if incarnation == 0 => {}
+            Ok(()) => assert_eq!(rx.recv().unwrap(), u64::from(incarnation)),
             Err(e) => {
                 let full = SendErrorKind::Io(std::io::ErrorKind::StorageFull.into());
-                assert_eq!(e.kind, full, "life {life}");
+                assert_eq!(e.kind, full, "incarnation {incarnation}");
                 refused += 1;
             }
         }
         assert_eq!(rx.try_recv(), Err(TryRecvError::Empty));
     }
-    assert!(refused > 0, "more lives than fit");
+    assert!(refused > 0, "more incarnations than fit");
     let (_tx, rx) = open(&path);
     assert_eq!(rx.recv().unwrap(), 0);
     drop((_tx, rx));
@@ -304,9 +304,9 @@ fn a_full_table_has_room_after_a_kill_behind_the_acknowledgement_of_the_oldest()
     let _dog = watchdog();
     let dir = support::quick_dir();
     let (path, copy) = (dir.path().join("q"), dir.path().join("copy"));
-    for life in 0..1_030 {
+    for incarnation in 0..1_030 {
         let (tx, rx) = open(&path);
-        tx.send(life).ok();
+        tx.send(incarnation).ok();
         Delivery::leave(rx.recv().unwrap());
         rx.try_iter().for_each(drop);
     }
@@ -328,7 +328,7 @@ fn ids(path: &Path, count: usize) -> Vec<MessageId> {
 }
 
 #[test]
-fn ids_are_unique_and_ordered_over_lives_and_laps() {
+fn ids_are_unique_and_ordered_over_incarnations_and_laps() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");

@@ -124,7 +124,7 @@ fn the_last_sender_going_wakes_the_receiver_after_all_it_sent() {
 }
 
 #[test]
-fn a_backlog_is_drained_before_the_disconnect_is_told() {
+fn a_backlog_is_drained_before_the_disconnect_is_reported() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");

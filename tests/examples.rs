@@ -1,4 +1,5 @@
-//! The short examples, run as their users run them: each does what it says, and a second start finds nothing left to do.
+//! The short examples, run as their users run them: each does what it says, and a second start finds nothing
+//! left to do.
 
 #![allow(clippy::unwrap_used)]
 

@@ -27,7 +27,7 @@ fn options() -> Options {
     }
 }
 
-/// What is to be delivered: number, id, deliveries. From 602 on: the second life.
+/// What is to be delivered: number, id, deliveries. From 602 on: the second incarnation.
 const EXPECTED: [(u64, &str, u32); 8] = [
     (599, "000000000001c0e0-4489866092bd10d6", 3),
     (600, "000000000001c240-4489866092bd10d6", 3),
@@ -44,8 +44,8 @@ fn copy(from: &Path, to: &Path) {
     std::fs::write(to, std::fs::read(from).unwrap()).unwrap();
 }
 
-/// Makes the golden file: `cargo test --test format make_the_golden_file -- --ignored`. Once per version: a file made
-/// by the code that reads it would prove nothing. Prints the ids for the table above.
+/// Makes the golden file: `cargo test --test format make_the_golden_file -- --ignored`. Once per version: a
+/// file made by the code that reads it would prove nothing. Prints the ids for the table above.
 #[test]
 #[ignore = "overwrites the golden file"]
 fn make_the_golden_file() {
@@ -53,7 +53,7 @@ fn make_the_golden_file() {
     let path = dir.path().join("golden");
     let send = |tx: &Sender<Message>, n: u64| tx.send(message(n)).unwrap();
 
-    // The first life laps the ring, and leaves 599, 600 (handed out) and 601.
+    // The first incarnation laps the ring, and leaves 599, 600 (handed out) and 601.
     let (tx, rx) = channel_with_options::<Message>(&path, options()).unwrap();
     for n in 0..600 {
         send(&tx, n);
@@ -186,11 +186,11 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn damage_below_the_commit_is_told_once_and_can_be_settled() {
+fn damage_below_the_commit_is_reported_once_and_can_be_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("golden");
     let mut bytes = std::fs::read(golden()).unwrap();
-    // One bit of the payload of message 600, which the first life closed over.
+    // One bit of the payload of message 600, which the first incarnation closed over.
     let id: MessageId = EXPECTED[1].1.parse().unwrap();
     let at = 77_824 + id.position() % (64 * 1024);
     bytes[at as usize + 16] ^= 1;

@@ -1,4 +1,4 @@
-//! The golden files of version 2: a ring and an overflow file, written once, and read like this ever after.
+//! The golden files of version 2: a ring and a segment, written once, and read like this ever after.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use walchan::{Delivery, Options, channel_with_options};
 
 const FILES: [&str; 2] = ["q", "q.1"];
 const MESSAGES: u64 = 600;
-/// Ids of the first message, of the first in the overflow file, and of the last.
+/// Ids of the first message, of the first in the segment, and of the last.
 const IDS: [(u64, &str); 3] = [
     (0, "0000000000000000-3cde4f4e7dcdc5f0"),
     (348, "0000000000010000-f88b0b15574e8f3a"),
@@ -39,8 +39,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Makes them: `cargo test --test format_chain make_the_golden_files -- --ignored --nocapture`. Once: files made by the code that
-/// reads them would prove nothing. Prints the ids for the table above.
+/// Makes them: `cargo test --test format_chain make_the_golden_files -- --ignored --nocapture`. Once: files
+/// made by the code that reads them would prove nothing. Prints the ids for the table above.
 #[test]
 #[ignore = "overwrites the golden files"]
 fn make_the_golden_files() {

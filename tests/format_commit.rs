@@ -1,4 +1,4 @@
-//! The golden file of version 3: messages tell the commit. Written once, and read like this ever after.
+//! The golden file of version 3: messages record the commit. Written once, and read like this ever after.
 
 #![allow(clippy::unwrap_used)]
 
@@ -52,8 +52,8 @@ fn id_of(number: u64) -> MessageId {
     id.parse().unwrap()
 }
 
-/// Makes it: `cargo test --test format_commit make_the_golden_file -- --ignored --nocapture`. Once: a file made by the code that
-/// reads it would prove nothing. Prints the ids for the table above.
+/// Makes it: `cargo test --test format_commit make_the_golden_file -- --ignored --nocapture`. Once: a file
+/// made by the code that reads it would prove nothing. Prints the ids for the table above.
 #[test]
 #[ignore = "overwrites the golden file"]
 fn make_the_golden_file() {
@@ -111,7 +111,7 @@ fn the_golden_file_of_version_3_knows_what_was_durable() {
 
 #[test]
 #[cfg_attr(not(feature = "fsync"), ignore = "nothing is durable without syncs")]
-fn messages_tell_the_commit_in_new_files_only() {
+fn commit_markers_are_in_new_files_only() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let send = |tx: &Sender<Message>| (0..3).for_each(|n| tx.send(message(1000 + n)).unwrap());
@@ -135,7 +135,7 @@ fn messages_tell_the_commit_in_new_files_only() {
 
 #[test]
 #[cfg_attr(not(feature = "fsync"), ignore = "nothing is durable without syncs")]
-fn overflow_files_know_what_their_ring_knows() {
+fn segments_know_what_their_ring_knows() {
     let _dog = watchdog();
     for (version, expected) in [(1u8, 2u8), (2, 2), (3, 3)] {
         let dir = tempfile::tempdir().unwrap();
@@ -144,13 +144,13 @@ fn overflow_files_know_what_their_ring_knows() {
         patch_identity(&path, |page| page[8] = version);
         let (tx, _rx) = channel_with_options::<Vec<u8>>(&path, options()).unwrap();
         (0..120).for_each(|_| tx.send(vec![0xab; 1000]).unwrap());
-        let overflow = std::fs::read(dir.path().join("q.1")).unwrap();
+        let segment = std::fs::read(dir.path().join("q.1")).unwrap();
         assert_eq!(
-            (std::fs::read(&path).unwrap()[8], overflow[8]),
+            (std::fs::read(&path).unwrap()[8], segment[8]),
             (version, expected)
         );
         // Headers of frames with 8 bytes of length and 1000 of payload, that are first.
-        let headers = overflow[support::HEADER..].chunks(16);
+        let headers = segment[support::HEADER..].chunks(16);
         let second = headers.map(|unit| u32::from_le_bytes(unit[8..12].try_into().unwrap()));
         assert_eq!(
             second.filter(|word| *word == 1008).count() > 0,

@@ -40,8 +40,8 @@ impl Random {
     }
 }
 
-/// A tree of some megabytes: many small files and a large one, empty files and lines, no last newline, CRLF, long lines,
-/// bytes that are not UTF-8, a binary file, a symbolic link.
+/// A tree of some megabytes: many small files and a large one, empty files and lines, no last newline, CRLF,
+/// long lines, bytes that are not UTF-8, a binary file, a symbolic link.
 fn corpus(dir: &Path) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut text = |lines: u64| {

@@ -1,14 +1,14 @@
-//! Processes that are killed at random moments, while several threads send and two acknowledge, out of order. What
-//! they reported before is what must hold afterwards.
+//! Processes that are killed at random moments, while several threads send and two acknowledge, out of order.
+//! What they reported before is what must hold afterwards.
 #![allow(clippy::unwrap_used)]
 
-#[path = "killed/life.rs"]
-mod life;
+#[path = "killed/incarnation.rs"]
+mod incarnation;
 #[path = "killed/oracle.rs"]
 mod oracle;
 mod support;
 
-use life::{BACKLOG, PRODUCERS, Role, place, rest};
+use incarnation::{BACKLOG, PRODUCERS, Role, place, rest};
 use oracle::Oracle;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -43,7 +43,7 @@ impl Drop for Process {
 struct Doomed {
     process: Process,
     reader: JoinHandle<()>,
-    told: mpsc::Receiver<String>,
+    reports: mpsc::Receiver<String>,
 }
 
 impl Doomed {
@@ -54,26 +54,26 @@ impl Doomed {
             .spawn()
             .unwrap();
         let out = BufReader::new(process.stdout.take().unwrap());
-        let (tell, told) = mpsc::channel();
+        let (sender, reports) = mpsc::channel();
         let reader = thread::spawn(move || {
             for line in out.lines().map_while(Result::ok) {
                 if let Some(report) = line.strip_prefix('!') {
                     // The parent keeps the other end until this thread has ended.
-                    tell.send(report.to_owned()).unwrap();
+                    sender.send(report.to_owned()).unwrap();
                 }
             }
         });
         Doomed {
             process: Process(process),
             reader,
-            told,
+            reports,
         }
     }
 
     /// Until it says something that begins like this.
     fn hear_until(&self, what: &str, oracle: &mut Oracle) {
         loop {
-            let report = self.told.recv().unwrap();
+            let report = self.reports.recv().unwrap();
             oracle.hear(&report);
             if report.starts_with(what) {
                 return;
@@ -86,7 +86,7 @@ impl Doomed {
         let status = self.process.0.wait().unwrap();
         assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
         self.reader.join().unwrap();
-        self.told.iter().for_each(|report| oracle.hear(&report));
+        self.reports.iter().for_each(|report| oracle.hear(&report));
     }
 }
 
@@ -104,22 +104,22 @@ fn kills(few: u64) -> (u64, u64) {
     )
 }
 
-/// Kills processes one after another, each using what the one before left. `moments`: when, and at the latest how
-/// many microseconds later.
+/// Kills processes one after another, each using what the one before left. `moments`: when, and at the latest
+/// how many microseconds later.
 fn kill(test: &str, script: &str, few: u64, names: &[&str], moments: &[(Moment, u64)]) -> Oracle {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let (kills, seed) = kills(few);
     let mut random = Random::new(seed + names.len() as u64);
     let mut oracle = Oracle::default();
-    // Overflow files that were left, and half-made files.
+    // Segments that were left, and half-made files.
     let mut left = (0, 0);
     let mut highest = 0u64;
-    for life in 0..kills {
+    for incarnation in 0..kills {
         let role = Role {
             script: script.to_owned(),
             path: place(dir.path()),
-            life,
+            incarnation,
             durability: names[random.below(names.len() as u64) as usize].to_owned(),
         };
         let (moment, latest) = moments[random.below(moments.len() as u64) as usize];
@@ -135,7 +135,7 @@ fn kill(test: &str, script: &str, few: u64, names: &[&str], moments: &[(Moment, 
             left.0 += u64::from(number.is_some());
             left.1 += u64::from(name.ends_with(".walchan-new"));
         }
-        if life % 16 == 15 || life + 1 == kills {
+        if incarnation % 16 == 15 || incarnation + 1 == kills {
             drain(&role, &mut oracle);
         }
     }
@@ -143,13 +143,11 @@ fn kill(test: &str, script: &str, few: u64, names: &[&str], moments: &[(Moment, 
     println!(
         "KILLED {kills} processes, seed {seed}: {script}, {names:?}; {opened} openings, {ids} messages"
     );
-    if script.starts_with("overflow") {
+    if script.starts_with("segments") {
         let (files, half_made) = left;
-        println!(
-            "they left {files} overflow files up to {highest}, and {half_made} half-made ones"
-        );
+        println!("they left {files} segments up to {highest}, and {half_made} half-made ones");
         // How many there are is a matter of how far a process comes, and so of what else the machine does.
-        assert!(files > 0, "no overflow files");
+        assert!(files > 0, "no segments");
     }
     assert!(opened * 3 > kills, "only {opened} of {kills} came to life");
     assert!(ids > kills, "only {ids} messages");
@@ -165,8 +163,8 @@ fn drain(role: &Role, oracle: &mut Oracle) {
     // A kill in the middle of storing a checkpoint leaves that page invalid, never both, and no other.
     let faults = report.header_faults();
     let checkpoints = [17 * 4096, 18 * 4096];
-    // A sender and the keeper can be at it in two files at once.
-    let most = if role.overflows() { 2 } else { 1 };
+    // A sender and the housekeeper can be at it in two files at once.
+    let most = if role.grows() { 2 } else { 1 };
     assert!(faults.len() <= most, "{report}");
     assert!(
         faults.iter().all(|(at, _)| checkpoints.contains(at)),
@@ -179,7 +177,7 @@ fn drain(role: &Role, oracle: &mut Oracle) {
         report.kept()
     ));
     drop(tx);
-    oracle.begin_life();
+    oracle.begin_incarnation();
     let mut kept = 0;
     for delivery in rest(&rx) {
         assert!(delivery.is_whole());
@@ -197,7 +195,8 @@ fn drain(role: &Role, oracle: &mut Oracle) {
     oracle.check();
     rx.close().unwrap();
     oracle.hear("closed");
-    // A file in the making is taken over or given up, an overflow file is removed; nothing else is ever beside the channel.
+    // A file in the making is taken over or given up, a segment is removed; nothing else is ever beside the
+    // channel.
     assert_eq!(beside(&role.path), ["q"]);
 }
 
@@ -217,8 +216,8 @@ const TRAFFIC: [(Moment, u64); 4] = [
     (Moment::Said("open "), 20_000),
 ];
 
-/// With syncs, it takes longer to overflow and to return.
-const OVERFLOW_SYNCED: [(Moment, u64); 5] = [
+/// With syncs, it takes longer to grow and to return.
+const SEGMENTS_SYNCED: [(Moment, u64); 5] = [
     (Moment::Start, 25_000),
     (Moment::Said("opening"), 10_000),
     (Moment::Said("open "), 20_000),
@@ -299,36 +298,36 @@ fn a_process_killed_while_it_makes_a_removed_file_anew_leaves_the_old_or_the_new
 }
 
 #[test]
-fn what_a_killed_process_let_overflow_without_syncs_is_there() {
-    let test = "what_a_killed_process_let_overflow_without_syncs_is_there";
+fn what_a_killed_process_sent_into_segments_without_syncs_is_there() {
+    let test = "what_a_killed_process_sent_into_segments_without_syncs_is_there";
     match role() {
         Some(role) => Role::from_text(&role).live(),
-        None => drop(kill(test, "overflow", 40, &["flush"], &TRAFFIC)),
+        None => drop(kill(test, "segments", 40, &["flush"], &TRAFFIC)),
     }
 }
 
 #[test]
-fn what_a_killed_process_let_overflow_with_a_sync_each_is_there() {
-    let test = "what_a_killed_process_let_overflow_with_a_sync_each_is_there";
+fn what_a_killed_process_sent_into_segments_with_a_sync_each_is_there() {
+    let test = "what_a_killed_process_sent_into_segments_with_a_sync_each_is_there";
     match role() {
         Some(role) => Role::from_text(&role).live(),
-        None => drop(kill(test, "overflow", 40, &["send"], &OVERFLOW_SYNCED)),
+        None => drop(kill(test, "segments", 40, &["send"], &SEGMENTS_SYNCED)),
     }
 }
 
 #[test]
-fn overflowing_killed_processes_of_all_durabilities_follow_one_another() {
-    let test = "overflowing_killed_processes_of_all_durabilities_follow_one_another";
+fn growing_killed_processes_of_all_durabilities_follow_one_another() {
+    let test = "growing_killed_processes_of_all_durabilities_follow_one_another";
     let names = ["flush", "send", "every"];
     match role() {
         Some(role) => Role::from_text(&role).live(),
-        None => drop(kill(test, "overflow", 40, &names, &OVERFLOW_SYNCED)),
+        None => drop(kill(test, "segments", 40, &names, &SEGMENTS_SYNCED)),
     }
 }
 
 #[test]
-fn an_overflown_channel_killed_while_it_closes_keeps_everything() {
-    let test = "an_overflown_channel_killed_while_it_closes_keeps_everything";
+fn a_channel_with_segments_killed_while_it_closes_keeps_everything() {
+    let test = "a_channel_with_segments_killed_while_it_closes_keeps_everything";
     if let Some(role) = role() {
         return Role::from_text(&role).live();
     }
@@ -338,7 +337,7 @@ fn an_overflown_channel_killed_while_it_closes_keeps_everything() {
         (Moment::Said("closed"), 10_000),
     ];
     let names = ["flush", "send", "every"];
-    let oracle = kill(test, "overflow close", 40, &names, &moments);
+    let oracle = kill(test, "segments close", 40, &names, &moments);
     assert!(oracle.closings > 0);
 }
 
@@ -347,12 +346,12 @@ fn fill(test: &str, script: &str, path: &Path, oracle: &mut Oracle) {
     let role = Role {
         script: format!("{script} fill"),
         path: path.to_owned(),
-        life: 0,
+        incarnation: 0,
         durability: "flush".to_owned(),
     };
     let doomed = Doomed::start(test, &role);
     loop {
-        let report = doomed.told.recv().unwrap();
+        let report = doomed.reports.recv().unwrap();
         if report == "filled" {
             break;
         }
@@ -377,11 +376,11 @@ fn kill_recoveries(test: &str, script: &str) {
         let path = place(dir.path());
         let mut oracle = Oracle::default();
         fill(test, script, &path, &mut oracle);
-        let role = |life: u64| Role {
+        let role = |incarnation: u64| Role {
             script: script.to_owned(),
             path: path.clone(),
-            life: life + 1,
-            durability: ["flush", "send", "every"][life as usize % 3].to_owned(),
+            incarnation: incarnation + 1,
+            durability: ["flush", "send", "every"][incarnation as usize % 3].to_owned(),
         };
         // How long it takes, on a copy that is as it was.
         let copy = tempfile::tempdir().unwrap();
@@ -398,8 +397,8 @@ fn kill_recoveries(test: &str, script: &str) {
         drop(ends.open().unwrap());
         let takes = start.elapsed().as_micros() as u64;
         drop(copy);
-        for life in 0..30.min(kills - killed) {
-            let doomed = Doomed::start(test, &role(life));
+        for incarnation in 0..30.min(kills - killed) {
+            let doomed = Doomed::start(test, &role(incarnation));
             doomed.hear_until("opening", &mut oracle);
             // Some while they recover, others when they have.
             let latest = takes * [1, 3][random.below(2) as usize];
@@ -428,7 +427,7 @@ fn a_recovery_of_many_files_killed_again_and_again_keeps_them() {
     let test = "a_recovery_of_many_files_killed_again_and_again_keeps_them";
     match role() {
         Some(role) => Role::from_text(&role).live(),
-        None => kill_recoveries(test, "overflow backlog"),
+        None => kill_recoveries(test, "segments backlog"),
     }
 }
 

@@ -27,7 +27,7 @@ fn open<T, C: Codec<T>>(path: &Path) -> Result<Both<T, C>, Error> {
 }
 
 #[test]
-fn plain_values_come_back_in_the_next_life_bit_by_bit() {
+fn plain_values_come_back_in_the_next_incarnation_bit_by_bit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
     let (tx, rx) = open::<Sample, Plain>(&path).unwrap();

@@ -68,9 +68,9 @@ struct Model {
     tx: SyncSender<String>,
     rx: Receiver<String>,
     next: u64,
-    /// Not handed out in this life, oldest first.
+    /// Not handed out in this incarnation, oldest first.
     waiting: VecDeque<Expected>,
-    /// Came back in this life.
+    /// Came back in this incarnation.
     returned: Vec<Expected>,
     held: Vec<(Delivery<String>, Expected)>,
     left: Vec<Expected>,
@@ -180,7 +180,7 @@ impl Model {
         (!self.held.is_empty()).then(|| self.held.swap_remove(n % self.held.len()))
     }
 
-    /// Ends the life, in order or by a copy of the file as it is, and begins the next one.
+    /// Ends the incarnation, in order or by a copy of the file as it is, and begins the next one.
     fn restart(mut self, mode: usize, kill: bool) -> Self {
         if kill {
             self.files += 1;

@@ -1,4 +1,4 @@
-//! Each row of the table in `docs/reopen.md`, and what the recovery report tells.
+//! Each row of the table in `docs/reopen.md`, and what the recovery report says.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -179,7 +179,7 @@ fn another_durability_is_taken_as_it_comes() {
     let path = dir.path().join("q");
     let mut expected = Vec::new();
     let mut n = 0;
-    // Each mode after each other one, with a backlog that the next life finds.
+    // Each mode after each other one, with a backlog that the next incarnation finds.
     for pair in [[0, 1], [1, 0], [0, 2], [2, 0], [1, 2], [2, 1], [0, 0]] {
         for mode in pair {
             let o = with(every_durability()[mode]);
@@ -201,9 +201,9 @@ fn another_durability_is_taken_as_it_comes() {
     assert_eq!(look(&path, flush()).unwrap(), expected);
 }
 
-/// By one thread, which acknowledges those of its own life in a way of their own.
+/// By one thread, which acknowledges those of its own incarnation in a way of their own.
 #[test]
-fn messages_of_two_lives_are_acknowledged_in_any_order() {
+fn messages_of_two_incarnations_are_acknowledged_in_any_order() {
     for durability in every_durability() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("q");
@@ -503,13 +503,13 @@ fn a_large_synced_ring_is_used_and_closed_while_its_cache_goes() {
         ring_bytes: Some(64 << 20),
         ..Options::default()
     };
-    for life in 0..6u64 {
+    for incarnation in 0..6u64 {
         let (tx, rx) =
             walchan::sync_channel_with_options::<u64>(&path, 1 << 20, options()).unwrap();
-        assert_eq!(rx.recovery().kept(), u64::from(life > 0));
-        tx.send(life).unwrap();
+        assert_eq!(rx.recovery().kept(), u64::from(incarnation > 0));
+        tx.send(incarnation).unwrap();
         for delivery in rx.try_iter() {
-            if *delivery == life {
+            if *delivery == incarnation {
                 Delivery::leave(delivery);
             }
         }
@@ -562,7 +562,7 @@ fn a_large_ring_that_is_full_is_recovered() {
     }
 }
 
-/// Whichever thread looks at a payload first.
+/// Recovery reports each message that has a flipped bit, and delivers all others.
 #[test]
 fn a_flipped_bit_is_found_anywhere_in_a_large_ring() {
     const RING_LEN: u64 = 8 << 20;

@@ -250,7 +250,7 @@ fn blocked_senders_go_on_one_by_one_as_room_comes() {
 }
 
 #[test]
-fn timeouts_that_cannot_be_told_wait_for_ever() {
+fn timeouts_that_cannot_be_represented_wait_for_ever() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let (tx, rx) =

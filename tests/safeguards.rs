@@ -25,7 +25,8 @@ fn open(path: &Path) -> (Sender<String>, Receiver<String>) {
     walchan::channel_with_options(path, flush()).unwrap()
 }
 
-/// What somebody else writes into the file of a living channel is an error, and the end of the channel, not a message.
+/// What somebody else writes into the file of a living channel is an error, and the end of the channel, not a
+/// message.
 #[test]
 fn bytes_that_no_sender_wrote_are_not_delivered() {
     let dir = tempfile::tempdir().unwrap();
@@ -45,7 +46,8 @@ fn bytes_that_no_sender_wrote_are_not_delivered() {
     assert!(matches!(failed.kind, SendErrorKind::Io(_)), "{failed:?}");
 }
 
-/// A process that is just being started holds a copy of every descriptor. The lock must be given back all the same.
+/// A process that is just being started holds a copy of every descriptor. The lock must be given back all the
+/// same.
 #[test]
 #[allow(unsafe_code)]
 fn a_channel_can_be_opened_again_while_a_forked_child_holds_a_copy_of_its_file() {
@@ -57,7 +59,8 @@ fn a_channel_can_be_opened_again_while_a_forked_child_holds_a_copy_of_its_file()
     let (mut waits, mut go_on) = io::pipe().unwrap();
     let child = thread::spawn(move || {
         let mut command = Command::new("/bin/true");
-        // SAFETY: what runs between fork and exec only reads and writes a byte: it takes no lock and allocates nothing.
+        // SAFETY: what runs between fork and exec only reads and writes a byte: it takes no lock and
+        // allocates nothing.
         unsafe {
             command.pre_exec(move || {
                 says_started.write_all(b"x")?;
@@ -74,12 +77,12 @@ fn a_channel_can_be_opened_again_while_a_forked_child_holds_a_copy_of_its_file()
     drop(again.unwrap());
 }
 
-/// Recovery writes a new table and a new checkpoint in one step. If a crash leaves the table alone, it vouches for nothing:
-/// after a failed sync what lies before the life that it adds may have been in the cache alone. What is missing there is told,
-/// but not called damage to what was durable.
+/// Recovery writes a new table and a new checkpoint in one step. If a crash leaves the table alone, it
+/// vouches for nothing: after a failed sync what lies before the incarnation that it adds may have been in
+/// the cache alone. What is missing there is reported, but not called damage to what was durable.
 #[test]
 #[cfg(feature = "fsync")]
-fn a_table_that_landed_alone_vouches_for_nothing_before_its_newest_life() {
+fn a_table_that_landed_alone_vouches_for_nothing_before_its_newest_incarnation() {
     let dir = tempfile::tempdir().unwrap();
     let (path, crashed) = (dir.path().join("q"), dir.path().join("crashed"));
     let (tx, rx) = open(&path);
@@ -113,20 +116,21 @@ fn a_table_that_landed_alone_vouches_for_nothing_before_its_newest_life() {
     }
 }
 
-/// A killed process leaves a checkpoint in the cache alone; the power goes while recovery writes. Then the disk may have
-/// the new table, and still the checkpoint before: the table has the lives that this one starts from.
+/// A killed process leaves a checkpoint in the cache alone; the power goes while recovery writes. Then the
+/// disk may have the new table, and still the checkpoint before: the table has the incarnations that this one
+/// starts from.
 #[test]
 #[cfg(feature = "fsync")]
-fn a_checkpoint_that_is_behind_finds_the_lives_that_it_starts_from() {
+fn a_checkpoint_that_is_behind_finds_the_incarnations_that_it_starts_from() {
     let dir = tempfile::tempdir().unwrap();
     let (path, crashed) = (dir.path().join("q"), dir.path().join("crashed"));
     let (tx, rx) = open(&path);
-    tx.send("first life".to_owned()).unwrap();
+    tx.send("first incarnation".to_owned()).unwrap();
     drop((tx, rx));
     let (tx, rx) = open(&path);
     let earlier = std::fs::read(&path).unwrap();
-    tx.send("second life".to_owned()).unwrap();
-    assert_eq!(*rx.recv().unwrap(), "first life");
+    tx.send("second incarnation".to_owned()).unwrap();
+    assert_eq!(*rx.recv().unwrap(), "first incarnation");
     rx.sync().unwrap();
     let killed = std::fs::read(&path).unwrap();
     assert_ne!(earlier[CHECKPOINTS], killed[CHECKPOINTS]);
@@ -140,7 +144,7 @@ fn a_checkpoint_that_is_behind_finds_the_lives_that_it_starts_from() {
         image[table.clone()].copy_from_slice(&recovered[table]);
         std::fs::write(&crashed, &image).unwrap();
         let (_tx, rx) = open(&crashed);
-        assert_eq!(*rx.recv().unwrap(), "second life");
+        assert_eq!(*rx.recv().unwrap(), "second incarnation");
         assert!(rx.try_recv().is_err());
     }
 }

@@ -262,17 +262,17 @@ fn a_struct_that_changed_is_undecodable_in_both_directions() {
 }
 
 #[test]
-fn an_undecodable_message_is_returned_once_a_life_and_can_be_settled() {
+fn an_undecodable_message_is_returned_once_an_incarnation_until_it_is_set_aside_or_acknowledged() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
     write(&path, vec![7u8, 1, 9]);
     let mut ids = Vec::new();
-    for life in 1..=3 {
+    for incarnation in 1..=3 {
         let (_tx, rx) = open::<bool>(&path);
         let u = undecodable(rx.recv());
         assert_eq!(u.bytes(), [7]);
-        assert_eq!(u.deliveries(), life);
+        assert_eq!(u.deliveries(), incarnation);
         assert!(!u.cause().to_string().is_empty());
         assert!(u.to_string().contains(&u.id().to_string()));
         ids.push(u.id());

@@ -246,7 +246,7 @@ fn dispatch(
             return Ok(messages);
         };
         messages += batch.0.len() as u64;
-        // No worker is left: each has failed, and tells why.
+        // No worker is left: each has failed, and says why.
         if to_workers.send(batch).is_err() {
             return Ok(messages);
         }

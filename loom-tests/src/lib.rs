@@ -13,8 +13,9 @@ pub use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Runs the model `name` through every interleaving with at most `LOOM_MAX_PREEMPTIONS` switches that need not be, 2
-/// if that is not set. With `WALCHAN_MODELS_TABLE` it prints its row of the table in the README, `shows` included.
+/// Runs the model `name` through every interleaving with at most `LOOM_MAX_PREEMPTIONS` switches that need
+/// not be, 2 if that is not set. With `WALCHAN_MODELS_TABLE` it prints its row of the table in the README,
+/// `shows` included.
 ///
 /// # Panics
 ///

@@ -207,8 +207,8 @@ impl Memory for Modelled {
     }
 }
 
-/// One life of a file's words. When the file is gone, or used anew, nobody may write through it any more; and of
-/// words that are used anew, nobody may read.
+/// One incarnation of a file's words. When the file is gone, or used anew, nobody may write through it any
+/// more; and of words that are used anew, nobody may read.
 #[derive(Clone, Debug)]
 pub(crate) struct Words {
     words: Arc<Modelled>,

@@ -34,8 +34,8 @@ fn handed_out(
     (log, receiver, positions)
 }
 
-// Threads: two acknowledgers, the later message maybe first. Each may find the other at the advance, and leave it to it.
-// When both are done, the head must be behind both messages.
+// Threads: two acknowledgers, the later message maybe first. Each may find the other at the advance, and
+// leave it to it. When both are done, the head must be behind both messages.
 #[test]
 fn an_advance_handed_over_is_made() {
     model(
@@ -56,8 +56,9 @@ fn an_advance_handed_over_is_made() {
     );
 }
 
-// Threads: two acknowledgers; the first also reuses the space, with a frame that lies across the old head. The second
-// advances after it, and must go on from the head that the first left, not look at words that are reused.
+// Threads: two acknowledgers; the first also reuses the space, with a frame that lies across the old head.
+// The second advances after it, and must go on from the head that the first left, not look at words that are
+// reused.
 #[test]
 fn the_next_advance_goes_on_where_the_last_ended() {
     model(
@@ -88,8 +89,8 @@ fn the_next_advance_goes_on_where_the_last_ended() {
     );
 }
 
-// Threads: the receiver takes a message into words whose last lap was acknowledged; somebody acknowledges the message
-// before it and advances. The head must stop at the new message, which nobody acknowledged.
+// Threads: the receiver takes a message into words whose last lap was acknowledged; somebody acknowledges the
+// message before it and advances. The head must stop at the new message, which nobody acknowledged.
 #[test]
 fn the_head_never_passes_an_unacknowledged_message() {
     model(
@@ -119,12 +120,12 @@ fn the_head_never_passes_an_unacknowledged_message() {
     );
 }
 
-/// Threads: the receiver reads a message a second time and acknowledges it, and, if `settles`, looks for the next one, by
-/// which it tells that nothing is held; somebody advances and reuses the space. The copy out must be over before the
-/// copy in begins.
-fn read_again_beside_a_reuse(settles: bool) {
+/// Threads: the receiver reads a message a second time and acknowledges it, and, if `looks_on`, looks for the
+/// next one, by which it records that nothing is held; somebody advances and reuses the space. The copy out
+/// must be over before the copy in begins.
+fn read_again_beside_a_reuse(looks_on: bool) {
     let (log, mut receiver, positions) = handed_out(shared(), 2, 32);
-    if settles {
+    if looks_on {
         log.acknowledge_only(positions[1]);
     }
     log.give_back(positions[0]);
@@ -138,7 +139,7 @@ fn read_again_beside_a_reuse(settles: bool) {
     let (position, payload) = message(log.try_receive(&mut receiver).unwrap());
     assert_eq!((position, payload), (0, vec![1; 32]));
     log.acknowledge_only(position);
-    if settles {
+    if looks_on {
         // Nothing, or what the other sent.
         log.try_receive(&mut receiver);
     }
@@ -155,20 +156,20 @@ fn what_is_read_again_is_not_overwritten() {
 }
 
 #[test]
-fn what_was_read_before_all_was_settled_is_not_overwritten() {
+fn what_was_read_before_all_was_acknowledged_is_not_overwritten() {
     model(
-        "what_was_read_before_all_was_settled_is_not_overwritten",
+        "what_was_read_before_all_was_acknowledged_is_not_overwritten",
         "an advance to where the receiver says that nothing is held, and a reuse: no words are torn",
         || read_again_beside_a_reuse(true),
     );
 }
 
-// Threads: somebody acknowledges a message; the receiver takes the next one, and advances. Only where both are acknowledged,
-// nothing is held.
+// Threads: somebody acknowledges a message; the receiver takes the next one, and advances. Only where both
+// are acknowledged, nothing is held.
 #[test]
-fn what_is_held_is_not_settled() {
+fn the_head_stops_before_what_is_held() {
     model(
-        "what_is_held_is_not_settled",
+        "the_head_stops_before_what_is_held",
         "the receiver looks on while another thread acknowledges: the head stops before what is held",
         || {
             let (log, mut receiver, positions) = handed_out(Setup::default(), 2, 4);
@@ -188,13 +189,13 @@ fn what_is_held_is_not_settled() {
     );
 }
 
-// One thread: nothing is held but damage, which is in no count. The head stops before it, although all before the cursor
-// counts as settled.
+// One thread: nothing is held but damage, which is in no count. The head stops before it, although all before
+// the cursor counts as acknowledged.
 #[test]
-fn held_damage_stops_the_head_where_all_is_settled() {
+fn held_damage_stops_the_head_where_all_is_acknowledged() {
     model(
-        "held_damage_stops_the_head_where_all_is_settled",
-        "all messages acknowledged, damage behind them held: the head stays until it is settled",
+        "held_damage_stops_the_head_where_all_is_acknowledged",
+        "all messages acknowledged, damage behind them held: the head stays until it is released",
         || {
             let (log, mut receiver, positions) = handed_out(Setup::default(), 2, 32);
             for position in positions {
@@ -212,8 +213,8 @@ fn held_damage_stops_the_head_where_all_is_settled() {
     );
 }
 
-// Threads: the receiver reads, acknowledges, advances and raises the limit; a producer claims when it can. It must not
-// write before the receiver has read.
+// Threads: the receiver reads, acknowledges, advances and raises the limit; a producer claims when it can. It
+// must not write before the receiver has read.
 #[test]
 fn a_limit_hands_on_what_was_read() {
     model(
@@ -239,13 +240,13 @@ fn a_limit_hands_on_what_was_read() {
     );
 }
 
-// Threads: the receiver reads, acknowledges and advances; a producer raises the limit as far as the head allows, and
-// claims. It must not write before the receiver has read.
+// Threads: the receiver reads, acknowledges and advances; a producer raises the limit as far as the head
+// allows, and claims. It must not write before the receiver has read.
 #[test]
 fn a_head_hands_on_what_was_read() {
     model(
         "a_head_hands_on_what_was_read",
-        "whoever raises the limit to a head that another thread moved: as above",
+        "whoever raises the limit to a head that another thread moved: writes come behind the reads",
         || {
             let (log, mut receiver, _) = handed_out(shared(), 0, 0);
             for byte in [1, 2] {
@@ -266,13 +267,13 @@ fn a_head_hands_on_what_was_read() {
     );
 }
 
-// Threads: one settles damage that holds the head back; one advances. The head must pass the damage as a whole, seeing
-// the filler and not what lay there: an acknowledged frame of the last lap, and longer.
+// Threads: one releases damage that holds the head back; one advances. The head must pass the damage as a
+// whole, seeing the filler and not what lay there: an acknowledged frame of the last lap, and longer.
 #[test]
-fn settled_damage_is_passed_whole() {
+fn released_damage_is_passed_whole() {
     model(
-        "settled_damage_is_passed_whole",
-        "damage settled beside an advance: the head sees the filler or stays",
+        "released_damage_is_passed_whole",
+        "damage released beside an advance: the head sees the filler or stays",
         || {
             let (log, mut receiver, positions) = handed_out(Setup::default(), 2, 32);
             for position in positions {

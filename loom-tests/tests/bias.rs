@@ -48,8 +48,8 @@ impl Guarded {
     }
 }
 
-// Threads: the one that has the bias, which goes in twice, and one that takes it away and then does the same without. Neither may be
-// there while the other is, nor without having seen what it did.
+// Threads: the one that has the bias, which goes in twice, and one that takes it away and then does the same
+// without. Neither may be there while the other is, nor without having seen what it did.
 #[test]
 fn nobody_else_is_there_with_the_bias() {
     model(
@@ -70,8 +70,8 @@ fn nobody_else_is_there_with_the_bias() {
     );
 }
 
-// Threads: the one that has the bias, one that takes it away, and one that may find that. What was done inside must be seen by the
-// last one, which waited for nobody.
+// Threads: the one that has the bias, one that takes it away, and one that may find that. What was done
+// inside must be seen by the last one, which waited for nobody.
 #[test]
 fn the_end_of_a_bias_hands_on_what_was_done() {
     model(

@@ -12,8 +12,8 @@ fn flush_only() -> Setup {
     }
 }
 
-// Threads: two producers and the receiver, which looks a few times. Either may claim first, either may publish first.
-// No payload may be seen torn, none twice, and the second place never before the first.
+// Threads: two producers and the receiver, which looks a few times. Either may claim first, either may
+// publish first. No payload may be seen torn, none twice, and the second place never before the first.
 #[test]
 fn what_is_read_is_what_was_sent() {
     model(
@@ -46,8 +46,8 @@ fn what_is_read_is_what_was_sent() {
     );
 }
 
-// Threads: two producers at a place 32 bytes before the end of the ring, with frames of 48 bytes. Whoever claims first
-// writes the padding. Both frames must be contiguous, behind the end.
+// Threads: two producers at a place 32 bytes before the end of the ring, with frames of 48 bytes. Whoever
+// claims first writes the padding. Both frames must be contiguous, behind the end.
 #[test]
 fn a_frame_never_crosses_the_end() {
     model(
@@ -74,9 +74,9 @@ fn a_frame_never_crosses_the_end() {
     );
 }
 
-// Threads: a sender for whose frame the ring is full and too short at its end, and the receiver, which acknowledges.
-// The sender may sleep, and must not wake itself. It must get its room, padding included, and no more than the head
-// allows.
+// Threads: a sender for whose frame the ring is full and too short at its end, and the receiver, which
+// acknowledges. The sender may sleep, and must not wake itself. It must get its room, padding included, and
+// no more than the head allows.
 #[test]
 fn a_full_ring_that_wraps_waits_for_the_head() {
     model(
@@ -104,8 +104,8 @@ fn a_full_ring_that_wraps_waits_for_the_head() {
     );
 }
 
-// Threads: one gives up its claim, one sends. The receiver must get the message, whichever lies first, and the head
-// must pass both.
+// Threads: one gives up its claim, one sends. The receiver must get the message, whichever lies first, and
+// the head must pass both.
 #[test]
 fn an_abandoned_claim_is_stepped_over() {
     model(
@@ -131,8 +131,8 @@ fn an_abandoned_claim_is_stepped_over() {
     );
 }
 
-// One thread: at a bound of 32, one acknowledgement is room for whoever takes any, and none for whoever takes only a good
-// part, at the first look and at every other one.
+// One thread: at a bound of 32, one acknowledgement is room for whoever takes any, and none for whoever takes
+// only a good part, at the first look and at every other one.
 #[test]
 fn a_good_part_of_the_bound_is_taken_or_none() {
     model(
@@ -164,8 +164,8 @@ fn a_good_part_of_the_bound_is_taken_or_none() {
     );
 }
 
-// Threads: two senders that do not wait, at a bound of one. One may succeed, the other must find it full; never may
-// both, never neither.
+// Threads: two senders that do not wait, at a bound of one. One may succeed, the other must find it full;
+// never may both, never neither.
 #[test]
 fn the_bound_is_never_exceeded() {
     model(
@@ -184,8 +184,8 @@ fn the_bound_is_never_exceeded() {
     );
 }
 
-// Threads: the one producer, and the keeper, which seals the file without having claimed there. The tail must not go back behind the
-// padding, whose words are nobody else's.
+// Threads: the one producer, and the housekeeper, which seals the file without having claimed there. The tail
+// must not go back behind the padding, whose words are nobody else's.
 #[test]
 fn a_seal_waits_for_who_claims_alone() {
     model(
@@ -195,9 +195,9 @@ fn a_seal_waits_for_who_claims_alone() {
             let log = channel(flush_only());
             log.claim(0).unwrap().publish(b"");
             log.close_end();
-            let keeper = spawn(&log, |log| log.seal());
+            let housekeeper = spawn(&log, |log| log.seal());
             let claimed = log.claim(0).map(|claim| claim.publish(b"")).is_some();
-            keeper.join().unwrap();
+            housekeeper.join().unwrap();
             assert_eq!(log.tail(), 128);
             let mut receiver = log.receiver();
             let mut seen = 0;
@@ -209,7 +209,8 @@ fn a_seal_waits_for_who_claims_alone() {
     );
 }
 
-// Threads: the one producer, and the receiver, which finds that a message was damaged that recovery had counted. No count may be lost.
+// Threads: the one producer, and the receiver, which finds that a message was damaged that recovery had
+// counted. No count may be lost.
 #[test]
 fn counts_are_corrected_beside_a_claim() {
     model(

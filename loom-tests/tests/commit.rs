@@ -5,8 +5,9 @@
 
 use loom_tests::{Channel, Mode, Setup, channel, message, model, spawn};
 
-// Threads: two senders under SyncPerSend. Either may lead, one round may cover both, a hole may make one wait for
-// the other's publication. At each Ok the durable image must hold the frame, and the commit must cover it.
+// Threads: two senders under SyncPerSend. Either may lead, one round may cover both, a hole may make one wait
+// for the other's publication. At each Ok the durable image must hold the frame, and the commit must cover
+// it.
 #[test]
 fn an_ok_means_that_the_frame_is_durable() {
     model(
@@ -30,13 +31,14 @@ fn an_ok_means_that_the_frame_is_durable() {
     );
 }
 
-// Threads: two synced senders, and somebody who looks. Whoever comes second and finds the first one committed says so in its
-// frame; who sees that must find the first one on the disk. A leader that finds such a frame stores no checkpoint.
+// Threads: two synced senders, and somebody who looks. Whoever comes second and finds the first one committed
+// says so in its frame; who sees that must find the first one on the disk. A leader that finds such a frame
+// stores no checkpoint.
 #[test]
-fn a_message_tells_the_commit_when_all_before_it_is_durable() {
+fn what_is_before_a_commit_marker_is_durable() {
     model(
-        "a_message_tells_the_commit_when_all_before_it_is_durable",
-        "two synced senders and a look: what is before a frame that tells the commit is on the disk",
+        "what_is_before_a_commit_marker_is_durable",
+        "two synced senders and a look: what is before a commit marker is on the disk",
         || {
             let log = channel(Setup::default());
             let send = || {
@@ -56,8 +58,8 @@ fn a_message_tells_the_commit_when_all_before_it_is_durable() {
     );
 }
 
-// Threads: one claims and publishes without syncing, as a slow producer does; a synced sender may come behind its claim.
-// The sender must not hang on the hole, and its frame must be durable at its Ok.
+// Threads: one claims and publishes without syncing, as a slow producer does; a synced sender may come behind
+// its claim. The sender must not hang on the hole, and its frame must be durable at its Ok.
 #[test]
 fn a_hole_is_waited_for_without_the_role() {
     model(
@@ -77,13 +79,13 @@ fn a_hole_is_waited_for_without_the_role() {
     );
 }
 
-// Threads: a synced sender and somebody who asks for a sync of all that was sent, both behind a third one's claim. One
-// of them leads when the hole closes; the other must be told when the round is over.
+// Threads: a synced sender and somebody who asks for a sync of all that was sent, both behind a third one's
+// claim. One of them leads when the hole closes; the other must be notified when the round is over.
 #[test]
 fn all_who_wait_behind_a_hole_go_on() {
     model(
         "all_who_wait_behind_a_hole_go_on",
-        "two wait behind one hole; one leads when it closes, the other is told of the round",
+        "two wait behind one hole; one leads when it closes, the other is notified of the round",
         || {
             let log = channel(Setup::default());
             let claim = log.claim(4).unwrap();
@@ -103,8 +105,9 @@ fn all_who_wait_behind_a_hole_go_on() {
     );
 }
 
-// Threads: a producer, the receiver, which reads ahead of the commit and counts the delivery in the first word, and a
-// leader. The leader may see the count instead of the publication; the second word must be there all the same.
+// Threads: a producer, the receiver, which reads ahead of the commit and counts the delivery in the first
+// word, and a leader. The leader may see the count instead of the publication; the second word must be there
+// all the same.
 #[test]
 fn a_leader_follows_frames_that_were_counted() {
     model(
@@ -131,8 +134,8 @@ fn a_leader_follows_frames_that_were_counted() {
     );
 }
 
-// Threads: two that ask for a sync of what was acknowledged. One leads, the other may find a round that began too early.
-// At Ok the caller's own acknowledgement must be on the disk.
+// Threads: two that ask for a sync of what was acknowledged. One leads, the other may find a round that began
+// too early. At Ok the caller's own acknowledgement must be on the disk.
 #[test]
 fn progress_that_was_asked_for_is_durable() {
     model(
@@ -174,8 +177,8 @@ fn a_message_is_shown_only_when_it_is_durable() {
     );
 }
 
-// Threads: three synced senders. Groups of any size may form behind any leader. At each Ok the frame must be durable, and
-// nobody may hang.
+// Threads: three synced senders. Groups of any size may form behind any leader. At each Ok the frame must be
+// durable, and nobody may hang.
 #[test]
 fn three_senders_share_rounds() {
     model(

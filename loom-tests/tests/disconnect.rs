@@ -13,8 +13,8 @@ fn flush_only(senders: u64) -> Setup {
     }
 }
 
-// Threads: two senders, of which one sends, both leave, in any order; the receiver looks a few times. It must not hear of
-// the end before it has the message.
+// Threads: two senders, of which one sends, both leave, in any order; the receiver looks a few times. It must
+// not hear of the end before it has the message.
 #[test]
 fn a_message_comes_before_the_disconnection() {
     model(
@@ -81,8 +81,8 @@ fn a_receiver_that_leaves_wakes_a_sender() {
     );
 }
 
-// Threads: a worker gives a message back and drops the last sender, as a panic does; the receiver looks a few times. It
-// must not hear of the end before it has the message again.
+// Threads: a worker gives a message back and drops the last sender, as a panic does; the receiver looks a few
+// times. It must not hear of the end before it has the message again.
 #[test]
 fn what_came_back_comes_before_the_disconnection() {
     model(

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use loom_tests::{Arc, Chain, ChainSetup, Held, Mode, chain, model, model_to, spawn_in};
-use loom_tests::{ChainReceiver, KEEPER_TIDY};
+use loom_tests::{ChainReceiver, HOUSEKEEPER_TIDY};
 
 /// A chain into which so many messages of 16 bytes were sent, all of them received.
 fn received(messages: usize, setup: ChainSetup) -> (Arc<Chain>, ChainReceiver, Vec<Held>) {
@@ -19,13 +19,13 @@ fn received(messages: usize, setup: ChainSetup) -> (Arc<Chain>, ChainReceiver, V
     (log, receiver, held)
 }
 
-// Threads: two acknowledge the last two messages of the ring, which is sealed and left by the receiver; the keeper, once. It
-// retires the ring, or is told to come again.
+// Threads: two acknowledge the last two messages of the ring, which is sealed and left by the receiver; the
+// housekeeper, once. It retires the ring, or is notified again.
 #[test]
 fn two_acknowledgers_drain_a_file() {
     model(
         "two_acknowledgers_drain_a_file",
-        "the last two acknowledgements of a file, the keeper beside them: it is retired, or told of",
+        "the last two acknowledgements of a file, the housekeeper beside them: it is retired, or reported",
         || {
             let (log, _receiver, held) = received(5, ChainSetup::default());
             log.acknowledge(&held[0]);
@@ -38,20 +38,20 @@ fn two_acknowledgers_drain_a_file() {
             for acknowledger in acknowledgers {
                 acknowledger.join().unwrap();
             }
-            assert!(log.numbers() == [1, 0] || log.keeper_flags() & KEEPER_TIDY != 0);
+            assert!(log.numbers() == [1, 0] || log.housekeeper_flags() & HOUSEKEEPER_TIDY != 0);
             assert!(log.keep());
             assert_eq!(log.numbers(), [1, 0]);
         },
     );
 }
 
-// Threads: the last message of an overflow file is acknowledged; the keeper, which was told to come for something else.
-// The file is removed, or the keeper is told again.
+// Threads: the last message of a segment is acknowledged; the housekeeper, which was notified of something
+// else. The file is removed, or the housekeeper is notified again.
 #[test]
-fn the_keeper_is_told_of_a_drained_file() {
+fn the_housekeeper_is_notified_of_a_drained_file() {
     model(
-        "the_keeper_is_told_of_a_drained_file",
-        "the last acknowledgement of a file as the keeper takes its flags: seen, or flagged again",
+        "the_housekeeper_is_notified_of_a_drained_file",
+        "the last acknowledgement of a file as the housekeeper takes its flags: seen, or flagged again",
         || {
             let (log, _receiver, held) = received(5, ChainSetup::default());
             for held in &held[..3] {
@@ -61,28 +61,28 @@ fn the_keeper_is_told_of_a_drained_file() {
             let acknowledger = spawn_in(&log, move |log| log.acknowledge(&last));
             assert!(log.keep());
             acknowledger.join().unwrap();
-            assert!(log.numbers() == [1, 0] || log.keeper_flags() & KEEPER_TIDY != 0);
+            assert!(log.numbers() == [1, 0] || log.housekeeper_flags() & HOUSEKEEPER_TIDY != 0);
         },
     );
 }
 
 /// That the ring is drained, if the next file was needed: else the acknowledgement made room in the ring.
-fn check_the_keeper_is_told(log: &Chain) {
+fn check_the_housekeeper_is_notified(log: &Chain) {
     if log.numbers().contains(&1) {
-        assert!(log.numbers()[0] == 1 || log.keeper_flags() & KEEPER_TIDY != 0);
+        assert!(log.numbers()[0] == 1 || log.housekeeper_flags() & HOUSEKEEPER_TIDY != 0);
         assert!(log.keep());
         assert_eq!(log.numbers()[0], 1);
     }
 }
 
-// Threads: the last message of the ring that is not acknowledged, its first, is, by somebody who may not see yet that the ring
-// has an end; a sender links the next file, and the keeper has been by; the receiver goes on there. One of them tells the keeper
-// that the ring is drained.
+// Threads: the last message of the ring that is not acknowledged, its first, is, by somebody who may not see
+// yet that the ring has an end; a sender links the next file, and the housekeeper has been by; the receiver
+// goes on there. One of them notifies the housekeeper that the ring is drained.
 #[test]
-fn a_file_drained_as_the_receiver_leaves_is_told_of() {
+fn a_file_drained_as_the_receiver_leaves_is_noticed() {
     model(
-        "a_file_drained_as_the_receiver_leaves_is_told_of",
-        "the last acknowledgement of a file as its end is shown and the receiver leaves: somebody tells",
+        "a_file_drained_as_the_receiver_leaves_is_noticed",
+        "the last acknowledgement of a file as its end is shown and the receiver leaves: it is noticed",
         || {
             let (log, mut receiver, held) = received(4, ChainSetup::default());
             for held in &held[1..] {
@@ -98,19 +98,19 @@ fn a_file_drained_as_the_receiver_leaves_is_told_of() {
             acknowledger.join().unwrap();
             sender.join().unwrap();
             assert_eq!(next.position, 64);
-            check_the_keeper_is_told(&log);
+            check_the_housekeeper_is_notified(&log);
         },
     );
 }
 
-// As above, by the thread that acknowledged the others: it does not ask whose the fences are, and looks once at all that could have
-// to be done. At a bound of 2 nothing of that is missed.
+// As above, by the thread that acknowledged the others: it does not ask whose the fences are, and looks once
+// at all that could have to be done. At a bound of 2 nothing of that is missed.
 #[test]
-fn a_file_drained_by_the_one_acknowledger_is_told_of() {
+fn a_file_drained_by_the_one_acknowledger_is_noticed() {
     model_to(
         3,
-        "a_file_drained_by_the_one_acknowledger_is_told_of",
-        "the same, where that is the one thread that acknowledges: it looks for it behind its fence",
+        "a_file_drained_by_the_one_acknowledger_is_noticed",
+        "a file drained by the one acknowledger as the receiver leaves: it looks for that behind its fence",
         || {
             let (log, mut receiver, held) = received(4, ChainSetup::default());
             for held in &held[1..] {
@@ -126,23 +126,23 @@ fn a_file_drained_by_the_one_acknowledger_is_told_of() {
             log.acknowledge(&held[0]);
             assert_eq!(receives.join().unwrap(), 64);
             sender.join().unwrap();
-            check_the_keeper_is_told(&log);
+            check_the_housekeeper_is_notified(&log);
         },
     );
 }
 
-// Threads: an acknowledgement in an overflow file leaves so little behind that the channel may return to its ring; the keeper,
-// which was told to come for something else. It returns, or is told again.
+// Threads: an acknowledgement in a segment leaves so little behind that the channel may return to its ring;
+// the housekeeper, which was notified of something else. It returns, or is notified again.
 #[test]
-fn the_keeper_is_told_of_the_way_back() {
+fn the_housekeeper_is_notified_of_a_possible_return() {
     model(
-        "the_keeper_is_told_of_the_way_back",
-        "little is behind in an overflow file as the keeper takes its flags: seen, or flagged again",
+        "the_housekeeper_is_notified_of_a_possible_return",
+        "little is behind in a segment as the housekeeper takes its flags: seen, or flagged again",
         || {
             let log = chain(ChainSetup {
                 mode: Mode::Every { max_ops: 100 },
-                overflow: 256,
-                in_overflow: true,
+                segment: 256,
+                in_segment: true,
                 ..ChainSetup::default()
             });
             let handle = log.handle();
@@ -154,21 +154,21 @@ fn the_keeper_is_told_of_the_way_back() {
             let held = [(); 6].map(|()| log.try_receive(&mut receiver).unwrap().message());
             assert!(log.keep());
             assert_eq!(log.numbers(), [1, 2, 0]);
-            log.flag_keeper(KEEPER_TIDY);
+            log.flag_housekeeper(HOUSEKEEPER_TIDY);
             let late = held[5].clone();
             let acknowledger = spawn_in(&log, move |log| log.acknowledge(&late));
             assert!(log.keep());
             acknowledger.join().unwrap();
-            assert!(log.is_in_ring() || log.keeper_flags() & KEEPER_TIDY != 0);
+            assert!(log.is_in_ring() || log.housekeeper_flags() & HOUSEKEEPER_TIDY != 0);
             assert!(log.keep());
             assert!(log.is_in_ring());
         },
     );
 }
 
-// Threads: the last message of an overflow file, whose end is padding, is acknowledged; the keeper removes the file, whose
-// space is punched; the receiver, which has not passed the padding, and may find it, zeros, or half of each. It must go on
-// to the message in the next file.
+// Threads: the last message of a segment, whose end is padding, is acknowledged; the housekeeper removes the
+// file, whose space is punched; the receiver, which has not passed the padding, and may find it, zeros, or
+// half of each. It must go on to the message in the next file.
 #[test]
 fn a_receiver_late_in_a_removed_file_goes_on() {
     model(
@@ -177,7 +177,7 @@ fn a_receiver_late_in_a_removed_file_goes_on() {
         || {
             let setup = ChainSetup {
                 ring: 128,
-                in_overflow: true,
+                in_segment: true,
                 ..ChainSetup::default()
             };
             let (log, mut receiver, held) = received(3, setup);
@@ -198,8 +198,9 @@ fn a_receiver_late_in_a_removed_file_goes_on() {
     );
 }
 
-// Threads: the last message of the ring is acknowledged, late; the keeper, and then a sender, which may be the first in the
-// ring's new life. Nobody may write, or read, the ring's words through the old log.
+// Threads: the last message of the ring is acknowledged, late; the housekeeper, and then a sender, which may
+// be the first in the ring's new incarnation. Nobody may write, or read, the ring's words through the old
+// log.
 #[test]
 fn nobody_is_late_in_a_ring_that_begins_anew() {
     model(
@@ -221,8 +222,9 @@ fn nobody_is_late_in_a_ring_that_begins_anew() {
     );
 }
 
-// Threads: the receiver, which has read the ring to its end; the keeper, which would retire the ring, and a sender behind
-// it, who may be the first in its new life. The receiver still looks for a frame behind the last: the ring must wait for it.
+// Threads: the receiver, which has read the ring to its end; the housekeeper, which would retire the ring,
+// and a sender behind it, who may be the first in its new incarnation. The receiver still looks for a frame
+// behind the last: the ring must wait for it.
 #[test]
 fn the_ring_begins_anew_behind_the_receiver() {
     model(
@@ -239,24 +241,25 @@ fn the_ring_begins_anew_behind_the_receiver() {
                 let held = log.try_receive(&mut receiver).unwrap().message();
                 log.acknowledge(&held);
             }
-            let keeper = spawn_in(&log, |log| {
-                log.flag_keeper(KEEPER_TIDY);
+            let housekeeper = spawn_in(&log, |log| {
+                log.flag_housekeeper(HOUSEKEEPER_TIDY);
                 assert!(log.keep());
                 log.send(&log.handle(), b"").unwrap();
             });
             assert_eq!(log.receive(&mut receiver).message().position, 64);
-            keeper.join().unwrap();
+            housekeeper.join().unwrap();
         },
     );
 }
 
-// Threads: a sender with a handle that has only ever known the ring, which is retired and begins anew; the keeper. The
-// message must not go to the ring through the old log: it is received, behind those before it.
+// Threads: a sender with a handle that has only ever known the ring, which is retired and begins anew; the
+// housekeeper. The message must not go to the ring through the old log: it is received, behind those before
+// it.
 #[test]
 fn an_old_handle_finds_the_new_ring() {
     model(
         "an_old_handle_finds_the_new_ring",
-        "a handle that knows the ring's old life, the ring begins anew: its message is where it belongs",
+        "a handle that knows the ring's old incarnation, the ring begins anew: its message is where it belongs",
         || {
             let (log, mut receiver, held) = received(5, ChainSetup::default());
             for held in &held[..3] {
@@ -273,8 +276,8 @@ fn an_old_handle_finds_the_new_ring() {
     );
 }
 
-// Threads: the receiver comes to a file in which nothing is; the keeper retires and removes that file, for it is drained. The
-// receiver must not write to it, and must get the message behind it.
+// Threads: the receiver comes to a file in which nothing is; the housekeeper retires and removes that file,
+// for it is drained. The receiver must not write to it, and must get the message behind it.
 #[test]
 fn a_receiver_passes_an_empty_file_that_goes() {
     model(
@@ -283,7 +286,7 @@ fn a_receiver_passes_an_empty_file_that_goes() {
         || {
             let setup = ChainSetup {
                 mode: Mode::Every { max_ops: 100 },
-                overflow: 32,
+                segment: 32,
                 ..ChainSetup::default()
             };
             let (log, mut receiver, held) = received(4, setup);
@@ -295,10 +298,10 @@ fn a_receiver_passes_an_empty_file_that_goes() {
             }
             assert!(log.keep());
             assert_eq!(log.numbers()[..3], [0, 1, 2]);
-            log.flag_keeper(KEEPER_TIDY);
-            let keeper = spawn_in(&log, |log| assert!(log.keep()));
+            log.flag_housekeeper(HOUSEKEEPER_TIDY);
+            let housekeeper = spawn_in(&log, |log| assert!(log.keep()));
             assert_eq!(log.receive(&mut receiver).message().position, large);
-            keeper.join().unwrap();
+            housekeeper.join().unwrap();
             assert!(log.keep());
             assert!(log.removed().contains(&1));
             assert!(log.is_durably_drained(1));

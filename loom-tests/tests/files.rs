@@ -21,13 +21,13 @@ fn holding(messages: u64, setup: ChainSetup) -> Arc<Chain> {
     log
 }
 
-// Threads: two senders under SyncPerSend; one place is left. The Ok of whoever comes to the next file implies that what
-// lies before it is durable, all of it.
+// Threads: two senders under SyncPerSend; one place is left. The Ok of whoever comes to the next file implies
+// that what lies before it is durable, all of it.
 #[test]
-fn an_ok_behind_the_seam_covers_the_file_before() {
+fn an_ok_in_the_next_file_covers_the_file_before() {
     model(
-        "an_ok_behind_the_seam_covers_the_file_before",
-        "two synced senders at a seam: an `Ok` behind it, and all before it is durable",
+        "an_ok_in_the_next_file_covers_the_file_before",
+        "two synced senders at the end of a file: an `Ok` in the next one, and all before it is durable",
         || {
             let setup = ChainSetup {
                 mode: Mode::PerSend,
@@ -48,8 +48,9 @@ fn an_ok_behind_the_seam_covers_the_file_before() {
     );
 }
 
-// Threads: two who ask for a sync under SyncEvery, with messages on both sides of a seam that were never synced. Whoever
-// sees the commit of the next file beyond its start finds all of the file before it on the disk, as does whoever gets Ok.
+// Threads: two who ask for a sync under SyncEvery, with messages in two files that were never synced. Whoever
+// sees the commit of the next file beyond its start finds all of the file before it on the disk, as does
+// whoever gets Ok.
 #[test]
 fn a_commit_of_the_next_file_covers_the_file_before() {
     model(
@@ -78,13 +79,13 @@ fn a_commit_of_the_next_file_covers_the_file_before() {
     );
 }
 
-// Threads: two senders under SyncEvery with one permit; one place is left in the file. Both must get through: the permit of
-// the message in the file before comes back for the one behind the seam.
+// Threads: two senders under SyncEvery with one permit; one place is left in the file. Both must get through:
+// the permit of the message in the file before comes back for the one in the next file.
 #[test]
 fn permits_come_back_across_files() {
     model(
         "permits_come_back_across_files",
-        "two senders, one permit, a seam between them: both get through, and the permit is there again",
+        "two senders in two files, one permit: both get through, and the permit is there again",
         || {
             let log = holding(3, every(1));
             let other = spawn_in(&log, |log| log.send(&log.handle(), b"").unwrap());
@@ -99,8 +100,8 @@ fn permits_come_back_across_files() {
     );
 }
 
-// Threads: the receiver, which waits in the next file; somebody whose sync of the file before fails. The receiver must be
-// woken, and hear of it.
+// Threads: the receiver, which waits in the next file; somebody whose sync of the file before fails. The
+// receiver must be woken, and hear of it.
 #[test]
 fn a_failed_sync_of_one_file_wakes_who_waits_in_another() {
     model(
@@ -122,13 +123,13 @@ fn a_failed_sync_of_one_file_wakes_who_waits_in_another() {
     );
 }
 
-// Threads: a sender, whose second message needs a permit and goes to the next file, and somebody whose sync of the file
-// before fails. The sender must hear of it, and not wait for a permit for ever.
+// Threads: a sender, whose second message needs a permit and goes to the next file, and somebody whose sync
+// of the file before fails. The sender must hear of it, and not wait for a permit for ever.
 #[test]
 fn a_failed_sync_of_one_file_reaches_senders_in_another() {
     model(
         "a_failed_sync_of_one_file_reaches_senders_in_another",
-        "a sender without a permit at a seam, the sync of the first file fails: it gets the error",
+        "a sender without a permit at the end of a file, the sync of the first file fails: it gets the error",
         || {
             let log = holding(3, every(4));
             log.fail_sync(0);
@@ -144,16 +145,16 @@ fn a_failed_sync_of_one_file_reaches_senders_in_another() {
     );
 }
 
-// Threads: the keeper makes a sealed file complete, and vouches for what it holds; the receiver comes to that file. When both
-// are done the disk vouches for nothing there any more.
+// Threads: the housekeeper makes a sealed file complete, and vouches for what it holds; the receiver comes to
+// that file. When both are done the disk vouches for nothing there any more.
 #[test]
 fn a_file_is_complete_or_entered() {
     model(
         "a_file_is_complete_or_entered",
-        "the keeper completes a file as the receiver comes to it: no checkpoint vouches for its counts",
+        "the housekeeper completes a file as the receiver comes to it: no checkpoint vouches for its counts",
         || {
             let setup = ChainSetup {
-                overflow: 32,
+                segment: 32,
                 ..every(100)
             };
             let log = holding(7, setup);
@@ -161,25 +162,25 @@ fn a_file_is_complete_or_entered() {
             for _ in 0..4 {
                 log.try_receive(&mut receiver).unwrap().message();
             }
-            let keeper = spawn_in(&log, |log| assert!(log.keep()));
+            let housekeeper = spawn_in(&log, |log| assert!(log.keep()));
             let next = log.receive(&mut receiver).message();
             assert_eq!(next.position, 64);
-            keeper.join().unwrap();
+            housekeeper.join().unwrap();
             assert!(!log.is_vouched_for(1));
         },
     );
 }
 
-// Threads: the keeper completes and unmaps files that are far from the receiver; the receiver comes to them, one after
-// another, and may find them open or not. Nothing is skipped.
+// Threads: the housekeeper completes and unmaps files that are far from the receiver; the receiver comes to
+// them, one after another, and may find them open or not. Nothing is skipped.
 #[test]
 fn a_receiver_comes_to_files_that_are_parked() {
     model(
         "a_receiver_comes_to_files_that_are_parked",
-        "the keeper parks files as the receiver comes to them: all messages, in order",
+        "the housekeeper parks files as the receiver comes to them: all messages, in order",
         || {
             let setup = ChainSetup {
-                overflow: 16,
+                segment: 16,
                 ..ChainSetup::default()
             };
             let log = holding(8, setup);
@@ -187,10 +188,10 @@ fn a_receiver_comes_to_files_that_are_parked() {
             for _ in 0..4 {
                 log.try_receive(&mut receiver).unwrap().message();
             }
-            let keeper = spawn_in(&log, |log| assert!(log.keep()));
+            let housekeeper = spawn_in(&log, |log| assert!(log.keep()));
             let received = [(); 4].map(|()| log.receive(&mut receiver).message().position);
             assert_eq!(received, [64, 80, 96, 112]);
-            keeper.join().unwrap();
+            housekeeper.join().unwrap();
         },
     );
 }

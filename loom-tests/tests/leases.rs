@@ -28,8 +28,8 @@ impl Drop for Watched {
     }
 }
 
-// Threads: two holders of leases, and the lessor, who ends beside them. Each uses the value until then. The value must be there
-// for each, and must be dropped once, behind all uses.
+// Threads: two holders of leases, and the lessor, who ends beside them. Each uses the value until then. The
+// value must be there for each, and must be dropped once, behind all uses.
 #[test]
 fn what_is_leased_goes_once_and_with_the_last() {
     model(

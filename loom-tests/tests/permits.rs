@@ -27,8 +27,8 @@ fn every(max_ops: u64) -> Setup {
     }
 }
 
-// Threads: two senders, one permit. Who comes second must lead a round or wait for one, even if the first has claimed
-// and not yet published. Never may two have returned with neither on the disk.
+// Threads: two senders, one permit. Who comes second must lead a round or wait for one, even if the first has
+// claimed and not yet published. Never may two have returned with neither on the disk.
 #[test]
 fn unsynced_sends_never_exceed_max_ops() {
     model(
@@ -45,8 +45,8 @@ fn unsynced_sends_never_exceed_max_ops() {
     );
 }
 
-// Threads: two senders at a full ring, one permit; the receiver acknowledges. Who waits for room must not keep the permit
-// from the other.
+// Threads: two senders at a full ring, one permit; the receiver acknowledges. Who waits for room must not
+// keep the permit from the other.
 #[test]
 fn who_waits_for_room_keeps_no_permit() {
     model(

@@ -5,8 +5,8 @@
 
 use loom_tests::{Failure, Mode, Received, Setup, channel, model, spawn};
 
-// Threads: two synced senders; the first sync fails, and those behind it report a success that is none, as Linux does.
-// Neither may hang, neither may return Ok, and there must be no second sync.
+// Threads: two synced senders; the first sync fails, and those behind it report a success that is none, as
+// Linux does. Neither may hang, neither may return Ok, and there must be no second sync.
 #[test]
 fn a_failed_sync_reaches_every_waiter() {
     model(
@@ -25,8 +25,8 @@ fn a_failed_sync_reaches_every_waiter() {
     );
 }
 
-// Threads: a synced sender whose sync fails, and the receiver, which sleeps. It must be woken, and get the error, not the
-// message.
+// Threads: a synced sender whose sync fails, and the receiver, which sleeps. It must be woken, and get the
+// error, not the message.
 #[test]
 fn a_failed_sync_wakes_the_receiver() {
     model(
@@ -42,7 +42,8 @@ fn a_failed_sync_wakes_the_receiver() {
     );
 }
 
-// Threads: a sender that sleeps for room, and somebody whose sync fails. The sender must be woken, and hear of it.
+// Threads: a sender that sleeps for room, and somebody whose sync fails. The sender must be woken, and hear
+// of it.
 #[test]
 fn a_failed_sync_wakes_a_sender_without_room() {
     model(

@@ -5,8 +5,9 @@
 
 use loom_tests::{Failure, Mode, Setup, channel, message, model, spawn};
 
-// Threads: a sender that does not wait, at a ring that is full and acknowledged but not synced, and somebody who syncs
-// progress. The sender must get through, and the space it takes must lie behind a head that the disk knows.
+// Threads: a sender that does not wait, at a ring that is full and acknowledged but not synced, and somebody
+// who syncs progress. The sender must get through, and the space it takes must lie behind a head that the
+// disk knows.
 #[test]
 fn a_try_send_syncs_for_room() {
     model(
@@ -33,8 +34,8 @@ fn a_try_send_syncs_for_room() {
     );
 }
 
-// Threads: a synced sender, asleep at a full ring, and the holder of the first message, who acknowledges it. The sender must
-// be woken, and sync before it takes the space: the disk must know of the head.
+// Threads: a synced sender, asleep at a full ring, and the holder of the first message, who acknowledges it.
+// The sender must be woken, and sync before it takes the space: the disk must know of the head.
 #[test]
 fn synced_space_is_reused_behind_a_durable_head() {
     model(
@@ -58,8 +59,8 @@ fn synced_space_is_reused_behind_a_durable_head() {
     );
 }
 
-// Threads: a synced sender, and the holder of an earlier message, who acknowledges it maybe while the disk works. The space
-// must not be free before a sync that began with that head has ended.
+// Threads: a synced sender, and the holder of an earlier message, who acknowledges it maybe while the disk
+// works. The space must not be free before a sync that began with that head has ended.
 #[test]
 fn the_limit_follows_the_disk_and_not_the_head() {
     model(
@@ -85,8 +86,8 @@ fn the_limit_follows_the_disk_and_not_the_head() {
     );
 }
 
-// Threads: a sender at a full ring under FlushOnly, and the holder of the messages, who acknowledges them. The sender gets
-// room without any sync, and the limit is never more than a capacity beyond the head.
+// Threads: a sender at a full ring under FlushOnly, and the holder of the messages, who acknowledges them.
+// The sender gets room without any sync, and the limit is never more than a capacity beyond the head.
 #[test]
 fn flush_only_makes_room_without_a_sync() {
     model(
@@ -114,8 +115,9 @@ fn flush_only_makes_room_without_a_sync() {
     );
 }
 
-// Threads: somebody syncs a FlushOnly channel, so that the disk may hold a commit above the head; the holder of the
-// messages acknowledges them and sends into their space. Before that space is used, the disk must know of the head.
+// Threads: somebody syncs a FlushOnly channel, so that the disk may hold a commit above the head; the holder
+// of the messages acknowledges them and sends into their space. Before that space is used, the disk must know
+// of the head.
 #[test]
 fn a_durable_commit_above_the_head_is_lifted_before_reuse() {
     model(

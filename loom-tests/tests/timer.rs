@@ -1,4 +1,5 @@
-//! The channel's own thread: loom has no time, so the models call what it would do when a deadline has passed.
+//! The channel's own thread: loom has no time, so the models call what it would do when a deadline has
+//! passed.
 
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)]
@@ -6,8 +7,9 @@
 use loom_tests::{HURRY, PROGRESS, SENT};
 use loom_tests::{Mode, Setup, channel, message, model, spawn};
 
-// Threads: a sender under SyncEvery, and the timer, whose time has come for an earlier message that somebody else has
-// synced meanwhile. The new message is either covered by the timer's sync, or its flag is set afterwards.
+// Threads: a sender under SyncEvery, and the timer, whose time has come for an earlier message that somebody
+// else has synced meanwhile. The new message is either covered by the timer's sync, or its flag is set
+// afterwards.
 #[test]
 fn a_flag_is_never_lost() {
     model(
@@ -48,8 +50,9 @@ fn a_sleeping_timer_is_woken() {
     );
 }
 
-// Threads: the holder of a message acknowledges it, and the timer, whose time has come. The acknowledgement is synced, or
-// its flag is set afterwards: an idle channel ends with its acknowledgements, head and commit on the disk.
+// Threads: the holder of a message acknowledges it, and the timer, whose time has come. The acknowledgement
+// is synced, or its flag is set afterwards: an idle channel ends with its acknowledgements, head and commit
+// on the disk.
 #[test]
 fn progress_is_recorded_or_flagged() {
     model(
@@ -70,9 +73,9 @@ fn progress_is_recorded_or_flagged() {
     );
 }
 
-// Threads: the holder of the second of two messages acknowledges it, so the head stays; and the timer, whose flag another
-// file of the channel has set; in this one nothing was to be recorded. The acknowledgement is synced, or its flag is set
-// afterwards, and then synced.
+// Threads: the holder of the second of two messages acknowledges it, so the head stays; and the timer, whose
+// flag another file of the channel has set; in this one nothing was to be recorded. The acknowledgement is
+// synced, or its flag is set afterwards, and then synced.
 #[test]
 fn a_flag_of_another_file_hides_no_progress() {
     model(

@@ -12,7 +12,8 @@ fn flush_only() -> Setup {
     }
 }
 
-// Threads: a sender and the receiver, which sleeps if there is nothing. It must not sleep through the message.
+// Threads: a sender and the receiver, which sleeps if there is nothing. It must not sleep through the
+// message.
 #[test]
 fn a_sleeping_receiver_is_woken() {
     model(
@@ -28,8 +29,8 @@ fn a_sleeping_receiver_is_woken() {
     );
 }
 
-// Threads: a sender at the bound, which sleeps, and the holder of the message, who acknowledges it. The sender must not
-// sleep through that.
+// Threads: a sender at the bound, which sleeps, and the holder of the message, who acknowledges it. The
+// sender must not sleep through that.
 #[test]
 fn a_sleeping_sender_is_woken() {
     model(
@@ -49,8 +50,8 @@ fn a_sleeping_sender_is_woken() {
     );
 }
 
-// Threads: two senders at the bound, which sleep, and the holder of the two messages, who acknowledges both. No waking may
-// be lost between the two.
+// Threads: two senders at the bound, which sleep, and the holder of the two messages, who acknowledges both.
+// No waking may be lost between the two.
 #[test]
 fn two_sleeping_senders_are_woken() {
     model(

@@ -1,7 +1,7 @@
 //! The channels as contenders: walchan, and those in memory, each as its documentation shows it.
 //!
-//! std, crossbeam, flume: `send` in a loop, and iteration over the receiver. kanal: the same calls; its receiver is
-//! an iterator itself. All with their default features.
+//! std, crossbeam, flume: `send` in a loop, and iteration over the receiver. kanal: the same calls; its
+//! receiver is an iterator itself. All with their default features.
 
 use crate::measure::Contender;
 use crate::messages::Message;

@@ -1,5 +1,5 @@
-//! Children of this program: runs that need a process of their own, because it is killed, or because the library
-//! under test keeps state in statics.
+//! Children of this program: runs that need a process of their own, because it is killed, or because the
+//! library under test keeps state in statics.
 //!
 //! A child is this program with `--child` and the words of its task. Its last line is the answer.
 

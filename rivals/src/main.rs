@@ -1,7 +1,8 @@
 //! walchan beside its rivals: all workloads, one table, the pictures. `cargo xtask performance` runs it.
 //!
 //! Every figure is the median of interleaved rounds. A ratio is formed within each round, and then its median
-//! taken; the spread is from the lowest to the highest of the rounds. Results are checked before a time counts.
+//! taken; the spread is from the lowest to the highest of the rounds. Results are checked before a time
+//! counts.
 
 mod channels;
 mod child;

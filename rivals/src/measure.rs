@@ -1,7 +1,7 @@
 //! Runs contenders in turn, and gives their rates by round.
 //!
-//! A figure is a median over the rounds; a ratio is formed within each round, and then its median taken, so that
-//! what slows a machine down for a second slows down both.
+//! A figure is a median over the rounds; a ratio is formed within each round, and then its median taken, so
+//! that what slows a machine down for a second slows down both.
 
 use crate::place::Place;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! What is sent, and the check that what arrives is what was sent: all of it, in order, unchanged.
 //!
-//! Every message carries a stamp, which is its producer and its number there, and content that follows from the
-//! stamp and has all its bits in use.
+//! Every message carries a stamp, which is its producer and its number there, and content that follows from
+//! the stamp and has all its bits in use.
 
 use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
@@ -143,8 +143,8 @@ pub fn sum_of_bytes(bytes: &[u8]) -> u64 {
     chunks.fold(rest, |sum, chunk| sum.wrapping_add(word(chunk)))
 }
 
-/// A sum over words at the beginning, in the middle and at the end: what a check of large messages can do without
-/// taking longer than the channel.
+/// A sum over words at the beginning, in the middle and at the end: what a check of large messages can do
+/// without taking longer than the channel.
 pub fn sum_of_samples(bytes: &[u8]) -> u64 {
     let middle = bytes.len() / 2;
     let places = [0, middle - middle % 8, bytes.len() - 8];

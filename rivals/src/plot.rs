@@ -1,5 +1,5 @@
-//! Pictures: lines over two logarithmic axes, written as SVG. Plain text, so that no library is needed and a change
-//! can be read.
+//! Pictures: lines over two logarithmic axes, written as SVG. Plain text, so that no library is needed and a
+//! change can be read.
 
 use crate::measure::{Figures, highest, lowest, median};
 use crate::table::Unit;

@@ -1,4 +1,4 @@
-//! What processes have told before they were killed, and what follows from it.
+//! What processes have reported before they were killed, and what follows from it.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -23,8 +23,8 @@ pub struct Oracle {
     first: BTreeMap<u64, u64>,
     /// The message of each id.
     pub ids: BTreeMap<MessageId, Key>,
-    last_in_life: Option<MessageId>,
-    /// The last life was closed in order; before the open that is under way.
+    last_in_incarnation: Option<MessageId>,
+    /// The last incarnation was closed in order; before the open that is under way.
     closed: bool,
     was_closed: bool,
     pub opened: u64,
@@ -40,7 +40,7 @@ impl Oracle {
         match what {
             "opening" => {
                 self.was_closed = std::mem::take(&mut self.closed);
-                self.last_in_life = None;
+                self.last_in_incarnation = None;
             }
             "open" => self.open(number() == 1, number()),
             "closing" => {}
@@ -82,8 +82,8 @@ impl Oracle {
         }
     }
 
-    pub fn begin_life(&mut self) {
-        self.last_in_life = None;
+    pub fn begin_incarnation(&mut self) {
+        self.last_in_incarnation = None;
     }
 
     pub fn known(&mut self, key: Key) -> &mut Known {
@@ -91,8 +91,8 @@ impl Oracle {
     }
 
     pub fn got(&mut self, key: Key, id: MessageId, deliveries: u32) {
-        assert!(Some(id) > self.last_in_life, "{key:?} out of order");
-        self.last_in_life = Some(id);
+        assert!(Some(id) > self.last_in_incarnation, "{key:?} out of order");
+        self.last_in_incarnation = Some(id);
         let other = *self.ids.entry(id).or_insert(key);
         assert_eq!(other, key, "one id, two messages");
         let known = self.messages.entry(key).or_default();

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The binary of an example, built as this test was. Plain `cargo test` has built it already; `cargo test --test x` has not.
+/// The binary of an example, built as this test was. Plain `cargo test` has built it already; `cargo test
+/// --test x` has not.
 pub fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let dir = BUILT.get_or_init(|| {

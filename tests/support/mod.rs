@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 use walchan::{Durability, Options};
 
-/// The longest that a test may hang before the process ends with its name: as many seconds as `WALCHAN_PATIENCE`
-/// says, or long.
+/// The longest that a test may hang before the process ends with its name: as many seconds as
+/// `WALCHAN_PATIENCE` says, or long.
 fn patience() -> Duration {
     let long = if cfg!(feature = "stress") { 3_600 } else { 120 };
     let said = std::env::var("WALCHAN_PATIENCE").map(|seconds| seconds.parse().unwrap());

@@ -192,7 +192,7 @@ impl Run {
     }
 }
 
-/// The line that tells why a test failed.
+/// The line that says why a test failed.
 fn said(output: &str) -> Option<&str> {
     let mut lines = output.lines();
     let line = lines.find(|line| {

@@ -22,7 +22,7 @@ pub fn run() -> Outcome {
         ),
         (
             "disks that a channel fills",
-            "full_overflow",
+            "full_segments",
             &[("WALCHAN_FULL_ROUNDS", "10")],
         ),
     ] {

@@ -45,10 +45,12 @@ fn count(kind: &str, messages: u64) -> Result<u64, String> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("cargo did not start: {error}"))?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    let line = told.lines().find_map(|line| line.split_once("Collected :"));
+    let output = String::from_utf8_lossy(&output.stderr);
+    let line = output
+        .lines()
+        .find_map(|line| line.split_once("Collected :"));
     let (_, number) =
-        line.ok_or_else(|| format!("callgrind told nothing (is it installed?):\n{told}"))?;
+        line.ok_or_else(|| format!("callgrind counted nothing (is it installed?):\n{output}"))?;
     number
         .trim()
         .parse()

@@ -63,7 +63,7 @@ fn rate(bench: &str, workload: &str, left_out: &str) -> Result<f64, String> {
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().map_err(|_| {
         format!(
-            "{workload} told no rate: {}",
+            "{workload} printed no rate: {}",
             String::from_utf8_lossy(&output.stderr)
         )
     })

@@ -1,4 +1,5 @@
-//! The pages of prose: what they name is there, and their lines are short. Tables, links and code may be longer.
+//! The pages of prose: what they name is there, and their lines are short. Tables, links and code may be
+//! longer.
 
 use crate::run::{Outcome, judge, root};
 use crate::source::{Source, words};

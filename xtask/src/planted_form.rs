@@ -1,5 +1,6 @@
-//! A planted bug is a guard in front of a statement, or a wrong value: never the guard of a match arm, the head
-//! of a loop, or a branch of its own. Those change which code there is, and a reader has to think them away.
+//! A planted bug is a guard in front of a statement, or a wrong value: never the guard of a match arm, the
+//! head of a loop, or a branch of its own. Those change which code there is, and a reader has to think them
+//! away.
 
 use crate::source::Source;
 

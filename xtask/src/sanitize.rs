@@ -25,7 +25,7 @@ fn target() -> Result<String, String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned)
-        .ok_or_else(|| "rustc does not tell its host".to_owned())
+        .ok_or_else(|| "rustc does not name its host".to_owned())
 }
 
 /// Tests, built with a sanitizer in a target directory of their own.

@@ -24,8 +24,8 @@ pub type OnDisk = Disk<NamedFiles>;
 #[derive(Debug)]
 pub struct Channel<F: Files> {
     pub(super) chain: Arc<Chain<F>>,
-    /// The timer's, the housekeeper's if the channel grows, and the one that drops a large file from the page cache
-    /// behind the open, which ends by itself.
+    /// The timer's, the housekeeper's if the channel grows, and the one that drops a large file from the page
+    /// cache behind the open, which ends by itself.
     pub(super) threads: Vec<JoinHandle<()>>,
     /// It ends in order: it has its threads, and has not ended yet.
     pub(super) open: bool,

@@ -1,5 +1,5 @@
-//! What the housekeeper of an unbounded channel is asked to do. It is the channel's second thread; its body is
-//! in `segments`.
+//! What the housekeeper of an unbounded channel is asked to do. It is the channel's second thread; its body
+//! is in `segments`.
 
 /// The file that is written is nearly full.
 pub const AHEAD: u32 = 1;

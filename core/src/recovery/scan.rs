@@ -350,8 +350,8 @@ fn scan_untimed(
     }
 }
 
-/// The findings of a pass, by the highest commit marker, if that is above the commit of the header: what is missing before it is
-/// damage. Where nothing is, it makes no difference.
+/// The findings of a pass, by the highest commit marker, if that is above the commit of the header: what is
+/// missing before it is damage. Where nothing is, it makes no difference.
 fn up_to_commit_marker(
     scanner: &mut Scanner<'_>,
     range: Range,

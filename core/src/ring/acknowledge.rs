@@ -108,8 +108,8 @@ impl<M: Memory> Ring<M> {
             .barrier
             .load(weaken!("barrier_walk", Ordering::Acquire));
         let stop = cursor.min(barrier);
-        // [O:acknowledged_to_walk] Acquire: E2, pairs with [O:acknowledged_to]; what was read before it happens before the
-        // reuse.
+        // [O:acknowledged_to_walk] Acquire: E2, pairs with [O:acknowledged_to]; what was read before it
+        // happens before the reuse.
         let acknowledged_to = self
             .receiver
             .acknowledged_to

@@ -17,8 +17,8 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// The housekeeper is notified when less than so many bytes are left in a file: in time to make the next one, but
-    /// for the ring not before it is likely to be needed.
+    /// The housekeeper is notified when less than so many bytes are left in a file: in time to make the next
+    /// one, but for the ring not before it is likely to be needed.
     pub(super) fn ahead(&self, layout: &Layout) -> u64 {
         if layout.once {
             layout.capacity / 4 * 3

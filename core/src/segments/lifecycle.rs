@@ -7,8 +7,8 @@
 //! may be in the hands of a leader then, who must not wait for the chain.
 //!
 //! A sender that links a file claims its first place before anybody else can find the file: nobody takes it
-//! away from whoever made it. A file that is linked ahead of need belongs to nobody until the first claim: any
-//! sender may claim in it, and the housekeeper may seal it empty, which makes no transition.
+//! away from whoever made it. A file that is linked ahead of need belongs to nobody until the first claim:
+//! any sender may claim in it, and the housekeeper may seal it empty, which makes no transition.
 //!
 //! [`Stage`]: crate::commit::Stage
 
@@ -187,7 +187,7 @@ pub const TRANSITIONS: [Transition; 13] = [
         lock: "the leadership, before",
         durable: "a checkpoint that says that it is drained",
         undo: "a failed sync ends the channel",
-        tests: &["a_power_cut_while_a_file_is_told_to_be_drained_tears_one_checkpoint_at_most"],
+        tests: &["a_power_cut_while_a_file_is_recorded_as_drained_tears_one_checkpoint_at_most"],
     },
     Transition {
         from: SegmentState::Complete,

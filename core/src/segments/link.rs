@@ -26,9 +26,9 @@ impl<F: Files> Chain<F> {
             .max(ring)
     }
 
-    /// Links a file behind `log`, where a payload has no room, and sends it there: the first place of the file
-    /// is claimed before anybody else can find it, so whoever makes a file gets to use it. Returns where the
-    /// frame ends. `None`: a file is linked already. `Full`: the limit of the options is reached.
+    /// Links a file behind `log`, where a payload has no room, and sends it there: the first place of the
+    /// file is claimed before anybody else can find it, so whoever makes a file gets to use it. Returns where
+    /// the frame ends. `None`: a file is linked already. `Full`: the limit of the options is reached.
     pub(super) fn grow_and_send(
         &self,
         log: &LogOf<F>,
@@ -95,8 +95,8 @@ impl<F: Files> Chain<F> {
         Ok(())
     }
 
-    /// The caller holds `growing`, and shows the end of `log` if a file was linked behind it: nobody finds that
-    /// before.
+    /// The caller holds `growing`, and shows the end of `log` if a file was linked behind it: nobody finds
+    /// that before.
     fn link_if_last(
         &self,
         log: &LogOf<F>,

@@ -1,5 +1,5 @@
-//! Segments beside the ring: `<name>.1`, `<name>.2` and so on, in the directory that was found when the channel
-//! was opened.
+//! Segments beside the ring: `<name>.1`, `<name>.2` and so on, in the directory that was found when the
+//! channel was opened.
 
 use super::disk::{Directory, Verify};
 use crate::error::Error;

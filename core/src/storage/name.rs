@@ -1,9 +1,9 @@
 //! Names in a directory that is held open.
 //!
-//! Whoever holds a directory finds its files whatever becomes of the path by which it was opened: the directory
-//! may be renamed, another one may get its path, something may be mounted there. What cannot be ruled out is
-//! that another file gets the *name* in that directory: [`Name::is`] compares, and the time between that and
-//! the next step is what is left.
+//! Whoever holds a directory finds its files whatever becomes of the path by which it was opened: the
+//! directory may be renamed, another one may get its path, something may be mounted there. What cannot be
+//! ruled out is that another file gets the *name* in that directory: [`Name::is`] compares, and the time
+//! between that and the next step is what is left.
 
 use crate::planted::planted;
 use crate::sync::Arc;

@@ -12,7 +12,7 @@ impl Default for Bias {
 }
 
 impl Bias {
-    /// Does something if the thread can be alone; tells whether it could.
+    /// Does something if the thread can be alone; returns whether it could.
     pub fn alone(&self, body: impl FnOnce()) -> bool {
         let alone = self.0.enter();
         alone.is_some().then(body).is_some()

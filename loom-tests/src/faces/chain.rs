@@ -14,20 +14,20 @@ use walchan_core::segments::lifecycle::SegmentState;
 use walchan_core::segments::{Chain as RealChain, CurrentSegment, Entry, Growth, Next, Prepared};
 use walchan_core::sync::Arc;
 
-pub const KEEPER_AHEAD: u32 = AHEAD;
-pub const KEEPER_TIDY: u32 = TIDY;
+pub const HOUSEKEEPER_AHEAD: u32 = AHEAD;
+pub const HOUSEKEEPER_TIDY: u32 = TIDY;
 
 /// How a chain begins.
 #[derive(Clone, Copy, Debug)]
 pub struct ChainSetup {
     pub mode: Mode,
-    /// Bytes of the ring, and of each overflow file.
+    /// Bytes of the ring, and of each segment.
     pub ring: u64,
-    pub overflow: u64,
+    pub segment: u64,
     pub commit_every: u64,
     pub senders: u64,
-    /// The ring is free, and the chain begins with an overflow file.
-    pub in_overflow: bool,
+    /// The ring is free, and the chain begins with a segment.
+    pub in_segment: bool,
     /// So many files cannot be made.
     pub fail_makes: u64,
 }
@@ -37,10 +37,10 @@ impl Default for ChainSetup {
         ChainSetup {
             mode: Mode::FlushOnly,
             ring: 64,
-            overflow: 64,
+            segment: 64,
             commit_every: 1,
             senders: 1,
-            in_overflow: false,
+            in_segment: false,
             fail_makes: 0,
         }
     }
@@ -107,21 +107,21 @@ impl Chain {
     ///
     /// Never.
     pub fn new(setup: ChainSetup) -> Self {
-        let ChainSetup { ring, overflow, .. } = setup;
+        let ChainSetup { ring, segment, .. } = setup;
         let shared = shared(setup.mode, setup.commit_every, setup.senders);
         let growth = Growth {
             ring_capacity: ring,
-            capacity_min: overflow,
-            capacity_max: overflow,
+            capacity_min: segment,
+            capacity_max: segment,
             bytes_max: None,
         };
         let files = Memories::new();
         let words = Memories::fresh(ring);
         let mut prepared: Prepared<Words> = files.prepared(0, 0, ring, words);
         let mut next_number = 1;
-        if setup.in_overflow {
-            let start = ring.next_multiple_of(overflow);
-            prepared = files.prepared(1, start, overflow, Memories::fresh(overflow));
+        if setup.in_segment {
+            let start = ring.next_multiple_of(segment);
+            prepared = files.prepared(1, start, segment, Memories::fresh(segment));
             next_number = 2;
         }
         *files.fail_makes.lock().unwrap_or_else(|e| e.into_inner()) = setup.fail_makes;
@@ -243,17 +243,17 @@ impl Chain {
 
     // === The threads of the channel ===
 
-    /// Takes the keeper's flags, and does what they ask for, once. Gives whether it works.
+    /// Takes the housekeeper's flags, and does what they ask for, once. Gives whether it works.
     pub fn keep(&self) -> bool {
-        self.chain.on_housekeeper(self.keeper_flags()).is_ok()
+        self.chain.on_housekeeper(self.housekeeper_flags()).is_ok()
     }
 
-    pub fn keeper_flags(&self) -> u32 {
+    pub fn housekeeper_flags(&self) -> u32 {
         self.chain.shared().housekeeper.flags()
     }
 
     /// Asks the housekeeper.
-    pub fn flag_keeper(&self, flags: u32) {
+    pub fn flag_housekeeper(&self, flags: u32) {
         self.chain.shared().housekeeper.fence_and_flag(flags);
     }
 
@@ -263,7 +263,7 @@ impl Chain {
         self.chain.on_timer(taken).is_ok()
     }
 
-    /// Ends the life in order.
+    /// Ends the incarnation in order.
     pub fn finish(&self) -> bool {
         self.chain.finish().is_ok()
     }

@@ -118,7 +118,8 @@ impl Files for Memories {
         Ok(())
     }
 
-    /// As recovery leaves it: what was sent is still there, under the same life. Nothing was received from it.
+    /// As recovery leaves it: what was sent is still there, under the same incarnation. Nothing was received
+    /// from it.
     fn reopen(&self, segment: SegmentId, end: u64) -> io::Result<Prepared<Words>> {
         let number = segment.number;
         let file = self.file(number).ok_or(io::ErrorKind::NotFound)?;
@@ -130,7 +131,7 @@ impl Files for Memories {
         Ok(prepared)
     }
 
-    /// The same words, in another life.
+    /// The same words, in another incarnation.
     fn restart(&self, position: u64) -> Result<Prepared<Words>, RestartFailure> {
         let old = self.file(0);
         let (capacity, words) = match &old {

@@ -1,7 +1,7 @@
 //! What the models of `loom-tests` see of the protocol. No part of the API.
 //!
-//! The types are thin faces of the log and the ring over modelled memory: every line that runs behind them is one
-//! that ships.
+//! The types are thin faces of the log and the ring over modelled memory: every line that runs behind them is
+//! one that ships.
 
 mod bias;
 mod chain;
@@ -10,7 +10,8 @@ mod lease;
 
 pub use bias::Bias;
 pub use chain::{
-    Chain, ChainReceived, ChainReceiver, ChainSetup, Handle, Held, KEEPER_AHEAD, KEEPER_TIDY,
+    Chain, ChainReceived, ChainReceiver, ChainSetup, HOUSEKEEPER_AHEAD, HOUSEKEEPER_TIDY, Handle,
+    Held,
 };
 
 pub use lease::{Lease, Lessor};
@@ -234,15 +235,16 @@ impl Channel {
 
     /// Gives the position of the message.
     pub fn send(&self, payload: &[u8]) -> Result<u64, Failure> {
-        // Without the first attempt, which changes nothing where it fails: with it the models of senders that sleep take twice
-        // as long.
+        // Without the first attempt, which changes nothing where it fails: with it the models of senders that
+        // sleep take twice as long.
         let parts = [std::io::IoSlice::new(payload)];
         let end = self.log.publish(&parts, Wait::Until(None))?;
         self.log.make_durable(end)?;
         Ok(end - frame_len(payload.len() as u64))
     }
 
-    /// The same; does not wait for room. As a handle does it: the straight way first, where there are no syncs.
+    /// The same; does not wait for room. As a handle does it: the straight way first, where there are no
+    /// syncs.
     pub fn try_send(&self, payload: &[u8]) -> Result<u64, Failure> {
         let parts = [std::io::IoSlice::new(payload)];
         let at_once = (self.log.mode() == LogMode::FlushOnly)
@@ -442,7 +444,8 @@ impl Channel {
         self.log.ring().memory().is_durable(holds)
     }
 
-    /// Whether the frame at `position` is published, and tells that all before it is on stable storage.
+    /// Whether the frame at `position` is published, and is a commit marker: all before it is on stable
+    /// storage.
     pub fn is_commit_marker(&self, position: u64) -> bool {
         self.log.ring().published_prefix(position).is_commit_marker
     }

@@ -112,9 +112,9 @@ fn a_page_that_cannot_be_read_hides_no_message_outside_of_it() {
         assert!(seen.is_sorted());
         let below = !bad.is_empty() && bad.start < commit;
         assert_eq!(!damage.is_empty(), below, "page {page}");
-        // Above it nobody can tell whether there was anything; that it cannot be read is told.
-        let told = recovered.report.damaged().iter();
-        let told = told.filter(|d| bad.contains(&d.position())).count();
-        assert!(bad.start < commit || told > 0, "page {page} in silence");
+        // Above it nobody can tell whether there was anything; that it cannot be read is reported.
+        let reported = recovered.report.damaged().iter();
+        let reported = reported.filter(|d| bad.contains(&d.position())).count();
+        assert!(bad.start < commit || reported > 0, "page {page} in silence");
     }
 }

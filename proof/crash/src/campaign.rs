@@ -1,8 +1,8 @@
 //! Random programs, random crashes, and crashes of the recovery that follows; and of short programs every
 //! image that a power cut could leave.
 //!
-//! A seed is all that is needed to run one again: `WALCHAN_CRASH_SEED=n cargo test --lib one_seed`. It does the
-//! same in every build.
+//! A seed is all that is needed to run one again: `WALCHAN_CRASH_SEED=n cargo test --lib one_seed`. It does
+//! the same in every build.
 
 use super::crashes::{check_again, random_choices};
 use super::oracle::{Crash, Found, Oracle};
@@ -69,11 +69,11 @@ fn each_image(
     }
 }
 
-/// Every image that a power cut could leave at every moment of a short life that follows a longer one, and of the
-/// recovery of what that leaves.
+/// Every image that a power cut could leave at every moment of a short incarnation that follows a longer one,
+/// and of the recovery of what that leaves.
 fn run_small(mut program: Program) -> Tally {
     if program.shape.is_none() && program.rng.chance(10) {
-        let left = program.beginning_of_many_lives();
+        let left = program.beginning_of_many_incarnations();
         every_cut_of_a_recovery(&mut program, &left.medium.killed(), &left.found);
         return program.tally;
     }
@@ -147,7 +147,7 @@ fn every_cut_of_a_recovery(program: &mut Program, image: &[u8], found: &Found) {
 /// A few incarnations, each crashed at several moments.
 fn run_long(mut program: Program) -> Tally {
     let mut left = if program.shape.is_none() && program.rng.chance(12) {
-        program.beginning_of_many_lives()
+        program.beginning_of_many_incarnations()
     } else {
         program.beginning()
     };
@@ -193,10 +193,10 @@ struct Work {
     done: u64,
     tally: Tally,
     failed: bool,
-    told: Instant,
+    reported: Instant,
 }
 
-/// Runs seeds from `first` on, each `step`-th, in two threads, and tells how far they are.
+/// Runs seeds from `first` on, each `step`-th, in two threads, and reports how far they are.
 fn run_all(first: u64, step: u64, seeds: u64, images_max: u64) {
     let work = Mutex::new(Work {
         next: first,
@@ -206,7 +206,7 @@ fn run_all(first: u64, step: u64, seeds: u64, images_max: u64) {
         done: 0,
         tally: Tally::default(),
         failed: false,
-        told: Instant::now(),
+        reported: Instant::now(),
     });
     let locked = || work.lock();
     let worker = || loop {
@@ -227,8 +227,8 @@ fn run_all(first: u64, step: u64, seeds: u64, images_max: u64) {
             }
             Err(_) => work.failed = true,
         }
-        if work.told.elapsed() > Duration::from_secs(10) {
-            work.told = Instant::now();
+        if work.reported.elapsed() > Duration::from_secs(10) {
+            work.reported = Instant::now();
             println!("{} programs, {} images", work.done, work.tally.images);
         }
     };
@@ -266,12 +266,12 @@ fn every_image_of_small_programs_keeps_every_promise() {
 }
 
 #[test]
-fn random_programs_with_overflow_files_keep_every_promise_over_random_crashes() {
+fn random_programs_with_segments_keep_every_promise_over_random_crashes() {
     run_all(2, 4, SEEDS / 2, u64::MAX);
 }
 
 #[test]
-fn every_image_of_small_programs_with_overflow_files_keeps_every_promise() {
+fn every_image_of_small_programs_with_segments_keeps_every_promise() {
     run_all(3, 4, SEEDS / 2, u64::MAX);
 }
 
@@ -282,7 +282,7 @@ fn one_seed() {
 
 /// `cargo xtask images` runs it, and says how many and from which seed.
 #[test]
-#[ignore = "takes as long as it is told"]
+#[ignore = "takes as long as its variables say"]
 fn as_many_images_as_asked_for() {
     let images = from_environment("WALCHAN_CRASH_IMAGES").unwrap_or(100_000);
     let first = from_environment("WALCHAN_CRASH_SEED").unwrap_or(0);

@@ -1,4 +1,5 @@
-//! Stories of chains: a crash at each of the sites that `docs/overflow.md` lists, and those that broke something.
+//! Stories of chains: a crash at each of the sites that `docs/segments.md` lists, and those that broke
+//! something.
 
 use super::places::{Chained, Fault, Shape};
 use super::*;
@@ -32,7 +33,8 @@ fn number_of(payload: &[u8]) -> u64 {
     walchan_core::format::get_u64(payload, 0)
 }
 
-/// Opens an image, takes out all that is there, and sees that new messages flow and that the ring alone is left.
+/// Opens an image, takes out all that is there, and sees that new messages flow and that the ring alone is
+/// left.
 fn drained(disk: &Simulated, rng: &mut Rng) -> Vec<u64> {
     let mut life = open(disk.clone(), Mode::PerSend, rng);
     let report = life.report.clone();
@@ -95,7 +97,8 @@ fn take(life: &mut Life<Chained>, count: u64) -> Vec<MessageId> {
     (0..count).map(|_| life.receive_message().0).collect()
 }
 
-/// A life under `SyncPerSend`, and what it was told: when each send and each acknowledgement began and ended.
+/// An incarnation under `SyncPerSend`, and its results: when each send and each acknowledgement began and
+/// ended.
 struct Story {
     life: Life<Chained>,
     first: u64,
@@ -111,7 +114,7 @@ impl Story {
         Story::on(fresh(Mode::PerSend, rng), 0)
     }
 
-    /// Goes on in a life; its first message has this number.
+    /// Goes on in an incarnation; its first message has this number.
     fn on(life: Life<Chained>, first: u64) -> Self {
         Story {
             life,
@@ -168,7 +171,8 @@ impl Story {
         }
     }
 
-    /// Crashes at every moment from `from` on, power cuts and kills: what was told holds, and the ring alone is left.
+    /// Crashes at every moment from `from` on, power cuts and kills: what was returned holds, and the ring
+    /// alone is left.
     fn crash(&self, from: usize, samples: u64, rng: &mut Rng) {
         let check = |moment: usize, is_kill: bool, found: Vec<u64>| {
             assert!(found.is_sorted(), "{found:?}");
@@ -176,9 +180,9 @@ impl Story {
             assert!(found.iter().all(known), "{found:?} at {moment}");
             for index in 0..self.sent.len() {
                 let (begun, returned) = self.sent[index];
-                let settled = self.acknowledged[index];
-                let must = returned <= moment && settled.is_none_or(|a| a.0 >= moment);
-                let gone = is_kill && settled.is_some_and(|a| a.1 <= moment);
+                let acknowledged = self.acknowledged[index];
+                let must = returned <= moment && acknowledged.is_none_or(|a| a.0 >= moment);
+                let gone = is_kill && acknowledged.is_some_and(|a| a.1 <= moment);
                 let number = self.first + index as u64;
                 let is_there = found.contains(&number);
                 assert!(is_there || !must, "{number} is lost at {moment}: {found:?}");
@@ -286,7 +290,7 @@ fn a_drained_file_is_removed_and_may_come_back() {
 }
 
 #[test]
-fn a_power_cut_while_a_file_is_told_to_be_drained_tears_one_checkpoint_at_most() {
+fn a_power_cut_while_a_file_is_recorded_as_drained_tears_one_checkpoint_at_most() {
     let mut rng = Rng(19);
     let mut story = Story::new(&mut rng);
     story.send(16 + 4);
@@ -337,8 +341,8 @@ fn a_chain_keeps_every_send_through_several_rounds_over_its_ring() {
     the_last_few_alone_are_at_risk_across_files(&mut rng);
 }
 
-/// Under `SyncEvery` a sync of one file is needed because of sends that lie in the file before, too: those are durable
-/// first, so that a power cut takes no more than the last few sends.
+/// Under `SyncEvery` a sync of one file is needed because of sends that lie in the file before, too: those
+/// are durable first, so that a power cut takes no more than the last few sends.
 fn the_last_few_alone_are_at_risk_across_files(rng: &mut Rng) {
     let max_ops = 3;
     let mode = Mode::Every {
@@ -400,8 +404,8 @@ fn a_full_file_that_is_drained_and_has_no_next_one_is_no_gap() {
     });
 }
 
-/// The ring has begun anew, and a power cut; the file before it goes on. What does not fit into the ring needs another
-/// file behind that one.
+/// The ring has begun anew, and a power cut; the file before it goes on. What does not fit into the ring
+/// needs another file behind that one.
 #[test]
 fn a_ring_that_begins_anew_and_is_passed_over_is_no_part_of_the_chain() {
     let mut rng = Rng(3);
@@ -428,7 +432,8 @@ fn a_ring_that_begins_anew_and_is_passed_over_is_no_part_of_the_chain() {
     let _ = take(&mut life, 1);
 }
 
-/// A file got its name, durably, and could not be used. The ring goes on; its file is back behind a power cut.
+/// A file got its name, durably, and could not be used. The ring goes on; its file is back behind a power
+/// cut.
 #[test]
 fn a_file_that_could_not_be_used_ends_nothing_when_it_is_back() {
     let mut rng = Rng(4);
@@ -519,8 +524,8 @@ fn what_the_receiver_did_in_a_complete_file_is_counted_right_after_a_power_cut()
     });
 }
 
-/// The receiver came to a file that was complete, and the sync of its new life failed. `close` had returned `Ok`, and the next open
-/// found a file that was not closed.
+/// The receiver came to a file that was complete, and the sync of its new incarnation failed. `close` had
+/// returned `Ok`, and the next open found a file that was not closed.
 #[test]
 fn a_file_that_could_not_be_opened_makes_a_close_fail() {
     for again in [false, true] {
@@ -544,10 +549,10 @@ fn a_file_that_could_not_be_opened_makes_a_close_fail() {
     }
 }
 
-/// Whatever a crash leaves of a chain that returns to its ring, in the same boot or not: a life that follows, in which the
-/// channel returns again, stands crashes, too.
+/// Whatever a crash leaves of a chain that returns to its ring, in the same boot or not: an incarnation that
+/// follows, in which the channel returns again, stands crashes, too.
 #[test]
-fn a_life_behind_a_crash_in_the_return_to_the_ring_returns_again_and_stands_crashes() {
+fn an_incarnation_after_a_crash_in_the_return_to_the_ring_returns_again_and_stands_crashes() {
     let mut rng = Rng(18);
     // Without syncs the seal of a file can be lost, and the ring that comes behind the next one be there.
     for mode in [Mode::PerSend, Mode::FlushOnly] {
@@ -562,7 +567,7 @@ fn return_and_crash_twice(mode: Mode, rng: &mut Rng) {
     story.take(20);
     let from = story.moment();
     story.acknowledge(0..20);
-    // No sync tells of the acknowledgements before the ring is drained.
+    // No sync records the acknowledgements before the ring is drained.
     story.life.tend().unwrap();
     story.life.tend().unwrap();
     let mut film = story.life.medium.film();

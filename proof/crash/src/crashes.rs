@@ -1,4 +1,4 @@
-//! Crashes of lives and of recoveries at random moments, and what must come of each.
+//! Crashes of incarnations and of recoveries at random moments, and what must come of each.
 
 use super::drain::Drain;
 use super::oracle::{Crash, Expected, Found, Oracle};
@@ -7,7 +7,7 @@ use super::*;
 use walchan_medium::{Choice, Film};
 
 impl Program {
-    /// Crashes a life at random moments, each a few times, and checks each; gives one of them.
+    /// Crashes an incarnation at random moments, each a few times, and checks each; gives one of them.
     pub(super) fn crash(&mut self, lived: &Lived, moments: u64) -> Left {
         let Lived { oracle, medium, .. } = lived;
         let mut film = medium.film();
@@ -45,7 +45,7 @@ impl Program {
         left.expect("one of them was the last")
     }
 
-    /// What the next life begins with: a crash of any kind now; its recovery is crashed as well.
+    /// What the next incarnation begins with: a crash of any kind now; its recovery is crashed as well.
     fn leave(&mut self, oracle: &Oracle, film: &mut Film, kills_only: bool) -> Left {
         let moment = film.moment();
         let durable = |part| film.durable_moment_of(part);
@@ -81,8 +81,8 @@ impl Program {
     }
 
     /// Crashes a recovery at random moments, and the one after it, and so on. What is found stays found;
-    /// before the first sync of a recovery in the boot of the life, `before` says what is to be found. After a
-    /// failed sync what was acknowledged can still come back then, until the new head is durable.
+    /// before the first sync of a recovery in the boot of the incarnation, `before` says what is to be found.
+    /// After a failed sync what was acknowledged can still come back then, until the new head is durable.
     pub(super) fn crash_recovery(
         &mut self,
         start: &Simulated,
@@ -111,8 +111,8 @@ impl Program {
                 None => film.durable_moment() >= from && film.durable_moment() > 0,
                 Some(_) => recovered.is_ok() && moment == end,
             };
-            let settled = synced && (!stale || film.syncs_since(from) > 1);
-            let before = before.filter(|_| !settled);
+            let is_final = synced && (!stale || film.syncs_since(from) > 1);
+            let before = before.filter(|_| !is_final);
             let choices = random_choices(&film, &mut self.rng);
             let cut = self.drain(&film.show(&choices));
             check_again(found, &cut, before);
@@ -135,8 +135,8 @@ impl Program {
         }
     }
 
-    /// What a failed sync leaves: the cache shows what the disk may lack, and will not get by itself. That names are
-    /// lost is another story.
+    /// What a failed sync leaves: the cache shows what the disk may lack, and will not get by itself. That
+    /// names are lost is another story.
     fn behind_the_cache(&mut self, film: &Film) -> Simulated {
         let names = self.shape.map_or(0, |shape| shape.geometry().names().len);
         let rng = &mut self.rng;

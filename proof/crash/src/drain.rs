@@ -137,7 +137,7 @@ impl Drain<'_> {
         found
     }
 
-    /// The keeper does what it was asked to.
+    /// The housekeeper does what it was asked to.
     fn tend<F: Files<Memory = Simulated>>(&mut self, life: &Life<F>, percent: u64) {
         if self.shape.is_some() && self.rng.chance(percent) {
             let flags = life.channel.shared().housekeeper.flags();

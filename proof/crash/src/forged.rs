@@ -9,7 +9,7 @@ use walchan_core::format::{CHECKPOINT_OFFSETS, HEADER_LEN, POSITION_MAX, TABLE_O
 
 const SALT: u64 = 1 << 55 | 0x00c0_ffee_1234_5678;
 
-/// A file whose only life began at `start`, where its head is.
+/// A file whose only incarnation began at `start`, where its head is.
 fn image_at(start: u64, capacity: u64) -> Vec<u8> {
     let mut image = new_image(capacity, &mut Rng(1));
     let life = Incarnation {
@@ -124,7 +124,7 @@ fn guess(position: u64, tag: u64, rng: &mut Rng) -> u64 {
         // Of another file.
         SALT,
         SALT ^ 1,
-        // Of no life at all.
+        // Of no incarnation at all.
         salt_from(rng.next()),
     ];
     guesses[rng.below(guesses.len() as u64) as usize]
@@ -135,7 +135,7 @@ struct Forger {
     rng: Rng,
     capacity: u64,
     next: u64,
-    /// Images carry the salt of the life, which no sender knows.
+    /// Images carry the salt of the incarnation, which no sender knows.
     knows_salt: bool,
     /// Payloads that were received, to be sent again as parts of others.
     received: Vec<Vec<u8>>,
@@ -158,8 +158,8 @@ impl Forger {
         }
     }
 
-    /// The number, then images of frames, each for the place where it will lie, now or some laps later; or what was
-    /// received before, as it was.
+    /// The number, then images of frames, each for the place where it will lie, now or some laps later; or
+    /// what was received before, as it was.
     fn payload(&mut self, life: &Life, len: u64) -> Vec<u8> {
         let (ring, rng) = (life.channel.log().ring(), &mut self.rng);
         let newest = ring.incarnations().newest();
@@ -348,10 +348,11 @@ fn a_frame_image_with_the_true_salt_counts_only_where_no_frame_covers_it() {
     }
 }
 
-/// Space that was acknowledged and reused in `FlushOnly`, between the head of a synced checkpoint and the start of the
-/// life that wrote it, was called damage after a power cut: everything before that start counts as durable.
+/// Space that was acknowledged and reused in `FlushOnly`, between the head of a synced checkpoint and the
+/// start of the incarnation that wrote it, was called damage after a power cut: everything before that start
+/// counts as durable.
 #[test]
-fn flush_only_that_reuses_the_space_of_an_earlier_life_leaves_no_damage() {
+fn flush_only_that_reuses_the_space_of_an_earlier_incarnation_leaves_no_damage() {
     let mut rng = Rng(5);
     let capacity = 1024;
     let image = new_image(capacity, &mut rng);
@@ -365,7 +366,8 @@ fn flush_only_that_reuses_the_space_of_an_earlier_life_leaves_no_damage() {
         let (id, _) = life.receive_message();
         life.acknowledge(id);
     };
-    // Into the space of the first message, which takes syncs; then, all of the earlier life acknowledged, on.
+    // Into the space of the first message, which takes syncs; then, all of the earlier incarnation
+    // acknowledged, on.
     acknowledge_next(&mut life);
     let mut waiting: Vec<MessageId> = (10..16u8).map(|n| life.send(&[n; 112]).unwrap()).collect();
     acknowledge_next(&mut life);

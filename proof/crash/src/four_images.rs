@@ -1,7 +1,7 @@
 //! Every single bit of four files flipped, and what became of it, counted by where the bit lies.
 //!
-//! Whatever the bit: nothing is delivered that was not to be delivered, in any other order, or with other bytes; at
-//! most the message that the bit lies in is missing, and its place is told if it was durable.
+//! Whatever the bit: nothing is delivered that was not to be delivered, in any other order, or with other
+//! bytes; at most the message that the bit lies in is missing, and its place is reported if it was durable.
 
 use super::*;
 use std::fmt::Write as _;
@@ -39,9 +39,9 @@ const OUTCOMES: [(Outcome, &str); 7] = [
     (Outcome::LessReported, "torn send not reported"),
 ];
 
-/// What an image delivers and tells.
+/// What an image delivers and reports.
 #[derive(Clone, Debug, PartialEq)]
-struct Told {
+struct Opened {
     /// Positions and payloads.
     messages: Vec<(u64, Vec<u8>)>,
     damage: Vec<(u64, u64)>,
@@ -51,7 +51,7 @@ struct Told {
     faults: Vec<u64>,
 }
 
-fn open(image: &[u8], capacity: u64, rng: &mut Rng) -> (Told, Vec<u8>) {
+fn open(image: &[u8], capacity: u64, rng: &mut Rng) -> (Opened, Vec<u8>) {
     let mut life = Life::on(image, capacity, Mode::PerSend, rng).unwrap();
     let (mut messages, mut damage) = (Vec::new(), Vec::new());
     for got in life.receive_all() {
@@ -61,14 +61,14 @@ fn open(image: &[u8], capacity: u64, rng: &mut Rng) -> (Told, Vec<u8>) {
             other => panic!("{other:?}"),
         }
     }
-    let told = Told {
+    let opened = Opened {
         messages,
         damage,
         damaged: life.report.damaged().iter().map(|d| d.position()).collect(),
         stepped_over: life.report.stepped_over(),
         faults: life.report.header_faults().iter().map(|f| f.0).collect(),
     };
-    (told, life.medium.killed())
+    (opened, life.medium.killed())
 }
 
 /// What lies in `[from, to)` of the ring, by position.
@@ -87,7 +87,7 @@ struct Image {
     incarnations: Incarnations,
     /// Below it everything was durable, by both checkpoints.
     commit: u64,
-    told: Told,
+    opened: Opened,
     parts: Vec<Part>,
     /// Used bytes of a table.
     table_used: u64,
@@ -109,7 +109,7 @@ impl Image {
             Checkpoint::decode(page, capacity).unwrap()
         });
         let newest = pages[usize::from(pages[1].generation > pages[0].generation)];
-        let (told, after) = open(&bytes, capacity, &mut Rng(1));
+        let (opened, after) = open(&bytes, capacity, &mut Rng(1));
         let begun = Incarnations::decode(&after[TABLE_OFFSETS[0] as usize..][..TABLE_LEN]).unwrap();
         let mut image = Image {
             name,
@@ -121,10 +121,10 @@ impl Image {
                 .max(newest.head)
                 .max(incarnations.newest().start),
             incarnations,
-            told,
+            opened,
             parts: Vec::new(),
         };
-        let first = image.told.messages[0].0;
+        let first = image.opened.messages[0].0;
         image.map(newest.head.min(first), begun.newest().start, torn);
         image
     }
@@ -137,7 +137,7 @@ impl Image {
                 .incarnations
                 .at(at)
                 .is_some_and(|life| frame::names_position(word0, at, life.salt));
-            let damaged = self.told.damage.iter().find(|piece| piece.0 == at);
+            let damaged = self.opened.damage.iter().find(|piece| piece.0 == at);
             let part = match (damaged, Word1::decode(word1)) {
                 (Some(piece), _) => Part {
                     from: at,
@@ -235,13 +235,13 @@ impl Image {
     }
 }
 
-fn outcome(image: &Image, at: u64, told: &Told) -> Outcome {
-    let base = &image.told;
+fn outcome(image: &Image, at: u64, opened: &Opened) -> Outcome {
+    let base = &image.opened;
     let what = format!("{}, byte {at}, {}", image.name, image.region(at));
     // What is delivered was to be delivered, once, in its order, unchanged.
     let mut rest = base.messages.iter();
     let mut missing = Vec::new();
-    for message in &told.messages {
+    for message in &opened.messages {
         loop {
             let next = rest
                 .next()
@@ -253,40 +253,54 @@ fn outcome(image: &Image, at: u64, told: &Told) -> Outcome {
         }
     }
     missing.extend(rest.map(|message| message.0));
-    let more = told.damage.iter().any(|piece| !base.damage.contains(piece))
-        || told.damaged.iter().any(|at| !base.damaged.contains(at))
-        || told.stepped_over > base.stepped_over;
+    let more = opened
+        .damage
+        .iter()
+        .any(|piece| !base.damage.contains(piece))
+        || opened.damaged.iter().any(|at| !base.damaged.contains(at))
+        || opened.stepped_over > base.stepped_over;
     if at < HEADER_LEN {
         assert!(missing.is_empty(), "{what}: lost {missing:?}");
-        assert_eq!(told.faults.len(), 1, "{what}: the header fault is not told");
-        assert!(!more || told.damage == base.damage, "{what}: {told:?}");
+        assert_eq!(
+            opened.faults.len(),
+            1,
+            "{what}: the header fault is not reported"
+        );
+        assert!(!more || opened.damage == base.damage, "{what}: {opened:?}");
         return Outcome::HeaderFault;
     }
-    assert_eq!(told.faults, base.faults, "{what}");
-    // What was damaged before is still told.
+    assert_eq!(opened.faults, base.faults, "{what}");
+    // What was damaged before is still reported.
     for piece in &base.damage {
-        let covered = told.damage.iter().any(|p| p.0 <= piece.0 && piece.0 < p.1);
+        let covered = opened
+            .damage
+            .iter()
+            .any(|p| p.0 <= piece.0 && piece.0 < p.1);
         assert!(covered, "{what}: damage is forgotten");
     }
     let own = image.part(at - HEADER_LEN).map(|(part, _)| part.from);
     match missing[..] {
-        [] if told == base => Outcome::Nothing,
+        [] if opened == base => Outcome::Nothing,
         [] if more => Outcome::OnlyReported,
         [] => Outcome::LessReported,
         [position] => {
             assert_eq!(Some(position), own, "{what}: another one is lost");
-            let corrupt = told
+            let corrupt = opened
                 .damage
                 .iter()
                 .any(|p| p.0 <= position && position < p.1);
             if position < image.commit {
                 assert!(corrupt, "{what}: durable, and lost in silence");
                 Outcome::Damage
-            } else if told.stepped_over > base.stepped_over || told.damaged.contains(&position) {
+            } else if opened.stepped_over > base.stepped_over || opened.damaged.contains(&position)
+            {
                 Outcome::StepReported
             } else {
                 let last = base.messages[base.messages.len() - 1].0;
-                assert_eq!(position, last, "{what}: others follow, and it is not told");
+                assert_eq!(
+                    position, last,
+                    "{what}: others follow, and it is not reported"
+                );
                 Outcome::Silent
             }
         }
@@ -311,7 +325,8 @@ fn allowed(image: &Image, region: &str) -> &'static [Outcome] {
         "damaged" => &[Nothing, OnlyReported],
         "older laps" => &[Nothing],
         _ if region.starts_with("message") && durable_only => &[Damage],
-        // Nothing of it was durable, and a lapped ring tells of the last frame, too: what it had begun to overwrite.
+        // Nothing of it was durable, and a lapped ring reports the last frame, too: what it had begun to
+        // overwrite.
         _ if region.starts_with("message") => &[StepReported],
         // Nobody misses it, but it is not what it was.
         _ if region.starts_with("acknowledged") => &[OnlyReported, Nothing],
@@ -344,21 +359,21 @@ fn flip_each(image: &Image) -> BTreeMap<String, BTreeMap<Outcome, u64>> {
         }
         let flip = |bytes: &mut [u8]| bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
         flip(&mut bytes);
-        let (told, after) = open(&bytes, image.capacity, &mut rng);
+        let (opened, after) = open(&bytes, image.capacity, &mut rng);
         flip(&mut bytes);
-        let outcome = outcome(image, bit / 8, &told);
+        let outcome = outcome(image, bit / 8, &opened);
         assert!(
             allowed(image, &region).contains(&outcome),
-            "{}, bit {bit}, {region}: {outcome:?}: {told:?}",
+            "{}, bit {bit}, {region}: {outcome:?}: {opened:?}",
             image.name
         );
         if bit % 16 == 0 {
             // The next open finds the same, and a whole header.
             let (again, _) = open(&after, image.capacity, &mut rng);
-            assert_eq!(again.messages, told.messages, "{region}");
+            assert_eq!(again.messages, opened.messages, "{region}");
             assert!(again.faults.is_empty(), "{region}");
-            let pieces = |told: &Told| told.damage.iter().map(|p| p.0).collect::<Vec<_>>();
-            assert_eq!(pieces(&again), pieces(&told), "{region}");
+            let pieces = |opened: &Opened| opened.damage.iter().map(|p| p.0).collect::<Vec<_>>();
+            assert_eq!(pieces(&again), pieces(&opened), "{region}");
         }
         *counts
             .entry(region)
@@ -437,7 +452,7 @@ fn lapped() -> Image {
     Image::new("lapped", capacity, bytes, None)
 }
 
-/// Several incarnations, a hole that was closed, and damage that nobody has settled.
+/// Several incarnations, a hole that was closed, and damage that nobody has released.
 fn incarnations() -> Image {
     let (capacity, mut rng) = (1024, Rng(54));
     let image = new_image(capacity, &mut rng);
@@ -460,7 +475,7 @@ fn incarnations() -> Image {
     life.timer();
     life.timer();
     let image = Image::new("incarnations", capacity, life.medium.killed(), None);
-    assert_eq!(image.told.damage.len(), 1);
+    assert_eq!(image.opened.damage.len(), 1);
     image
 }
 
@@ -472,7 +487,7 @@ fn every_bit_of_four_images_ends_as_documented() {
         .iter()
         .for_each(|(_, text)| write!(table, " {text} |").unwrap());
     for image in &images {
-        assert!(image.told.messages.len() >= 4, "{}", image.name);
+        assert!(image.opened.messages.len() >= 4, "{}", image.name);
         let counts = flip_each(image);
         let has = |part: &str| counts.keys().any(|region| region.starts_with(part));
         assert!(has("message") && has("acknowledged"), "{}", image.name);

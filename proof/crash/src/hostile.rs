@@ -17,7 +17,7 @@ struct Sample {
     image: Vec<u8>,
     /// Positions, ends and payloads of what is to be delivered.
     messages: Vec<(u64, u64, Vec<u8>)>,
-    /// Damage at or behind it cannot be told from a tear.
+    /// Damage at or behind it cannot be distinguished from a tear.
     commit: u64,
 }
 
@@ -89,7 +89,7 @@ fn open_changed(sample: &Sample, image: &[u8], from: u64, to: u64, rng: &mut Rng
             other => panic!("{other:?}"),
         }
     }
-    let told = corrupt + life.report.damaged().len();
+    let reported = corrupt + life.report.damaged().len();
     let mut rest = delivered.iter().peekable();
     for (position, end, payload) in &sample.messages {
         let offset = position % capacity;
@@ -97,7 +97,7 @@ fn open_changed(sample: &Sample, image: &[u8], from: u64, to: u64, rng: &mut Rng
         if rest.next_if(|got| *got == payload).is_none() {
             assert!(touched, "the message at {position} is lost by {from}..{to}");
             assert!(
-                told > 0 || *position >= sample.commit,
+                reported > 0 || *position >= sample.commit,
                 "silently: {position}"
             );
         }
@@ -335,7 +335,7 @@ fn lying_fields_with_a_right_checksum_neither_panic_nor_hang_nor_invent() {
 }
 
 #[test]
-fn a_count_of_lives_that_the_table_cannot_hold_is_refused() {
+fn a_count_of_incarnations_that_the_table_cannot_hold_is_refused() {
     let mut rng = Rng(38);
     let image = new_image(512, &mut rng);
     for count in [0, INCARNATIONS_MAX as u32 + 1, u32::MAX] {
@@ -354,11 +354,11 @@ fn a_count_of_lives_that_the_table_cannot_hold_is_refused() {
 }
 
 #[test]
-fn damage_across_the_end_of_the_ring_and_a_boundary_of_lives_is_told_piece_by_piece() {
+fn damage_across_the_end_of_the_ring_and_the_start_of_an_incarnation_is_reported_piece_by_piece() {
     let mut rng = Rng(40);
     let capacity = 1024;
     let mut image = new_image(capacity, &mut rng);
-    // Three lives that leave ten frames of 32 bytes each; the head is far enough for them to wrap.
+    // Three incarnations that leave ten frames of 32 bytes each; the head is far enough for them to wrap.
     let mut life = Life::on(&image, capacity, Mode::PerSend, &mut rng).unwrap();
     for _ in 0..20 {
         life.send(&[0; 8]).unwrap();

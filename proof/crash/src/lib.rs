@@ -1,9 +1,9 @@
 //! Recovery and format under power cuts, kills and hostile files: a channel over a simulated medium,
 //! driven from one thread, and the images that a crash at any moment could leave.
 //!
-//! `timelines` tells single stories, `rot` those of damage, `hostile` what no crash leaves, `forged` frames that
-//! somebody made. `campaign` tells random ones: `program` lives them, `world` has their steps, `crashes` ends them, `oracle` knows what must
-//! come of them, `drain` looks.
+//! `timelines` has single stories, `rot` those of damage, `hostile` what no crash leaves, `forged` frames
+//! that somebody made. `campaign` has random ones: `program` runs them, `world` has their steps, `crashes`
+//! ends them, `oracle` knows what must come of them, `drain` looks.
 
 #![cfg(test)]
 #![allow(clippy::unwrap_used)]
@@ -136,7 +136,7 @@ enum Got {
 /// A channel of one file.
 type Ring = SingleFile<Simulated>;
 
-/// A channel that is open.
+/// An incarnation: a channel that is open.
 struct Life<F: Files<Memory = Simulated> = Ring> {
     medium: Simulated,
     channel: Channel<F>,

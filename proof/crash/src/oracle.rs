@@ -20,7 +20,7 @@ pub(super) struct Sent {
     pub(super) end: u64,
     /// One call claimed, published and synced it.
     pub(super) whole: bool,
-    /// The publication began and ended. Both 0 for what the life found.
+    /// The publication began and ended. Both 0 for what the incarnation found.
     pub(super) published: Option<(usize, usize)>,
     /// `send` returned `Ok`.
     pub(super) returned: Option<usize>,
@@ -62,7 +62,8 @@ impl Sent {
         }
     }
 
-    pub(super) fn is_settled(&self) -> bool {
+    /// Acknowledged or given up.
+    pub(super) fn is_final(&self) -> bool {
         self.abandoned.is_some() || self.acknowledged.is_some()
     }
 
@@ -95,7 +96,7 @@ pub(super) struct Message {
 pub(super) struct Found {
     pub(super) messages: Vec<Message>,
     pub(super) bytes: Vec<u8>,
-    /// As the report tells.
+    /// As the report says.
     pub(super) clean: bool,
     pub(super) stepped_over: u64,
     /// Positions that the report calls damaged and not durable.
@@ -129,7 +130,7 @@ impl Found {
     }
 }
 
-/// One life, as the program saw it: all that it found and claimed, by position.
+/// One incarnation, as the program saw it: all that it found and claimed, by position.
 #[derive(Debug)]
 pub(super) struct Oracle {
     pub(super) mode: Mode,
@@ -142,7 +143,8 @@ pub(super) struct Oracle {
     pub(super) finished: Option<usize>,
     /// A crash can come between two words.
     pub(super) word_by_word: bool,
-    /// So it could in an earlier life of the same boot, and nothing need have been written since to where it did.
+    /// So it could in an earlier incarnation of the same boot, and nothing need have been written since to
+    /// where it did.
     pub(super) half_stored_before: bool,
 }
 
@@ -172,7 +174,7 @@ pub(super) struct Expected<'a> {
 }
 
 impl Oracle {
-    /// Of a life that begins with these messages, all durable, at this tail.
+    /// Of an incarnation that begins with these messages, all durable, at this tail.
     pub(super) fn new(mode: Mode, sent: Vec<Sent>, tail: u64) -> Self {
         Oracle {
             mode,
@@ -219,8 +221,8 @@ impl Oracle {
             let promised = returned && (self.mode == Mode::PerSend || crash == Crash::Kill);
             let least = sent.delivered.iter().filter(|d| lasts(d.1)).count() as u64;
             let most = sent.delivered.iter().filter(|d| d.0 < moment).count() as u64;
-            // Without syncs an acknowledged frame is reused while an older checkpoint may be on the disk. What a later
-            // one leaves there may be its state alone: if it comes back, its count is anything.
+            // Without syncs an acknowledged frame is reused while an older checkpoint may be on the disk.
+            // What a later one leaves there may be its state alone: if it comes back, its count is anything.
             let reused = acknowledging && self.mode == Mode::FlushOnly && crash == Crash::PowerCut;
             let (before, most) = if reused {
                 (0, 14)
@@ -262,8 +264,8 @@ impl Oracle {
     /// Gaps between the frames that a killed process leaves; `None` in the middle of a send.
     fn holes(&self, moment: usize) -> Option<u64> {
         let (mut holes, mut open) = (0, false);
-        // In files before the one that is looked at: holes if anything was sent behind them. Where a file holds nothing
-        // else, nobody can tell.
+        // In files before the one that is looked at: holes if anything was sent behind them. Where a file
+        // holds nothing else, nobody can tell.
         let (mut before, mut part, mut holds) = (0, None, false);
         for sent in self.sent.iter().filter(|s| s.start >= self.tail) {
             if part != Some(sent.part) {
@@ -285,7 +287,7 @@ impl Oracle {
         Some(holes)
     }
 
-    /// What the next life begins with, if it finds this.
+    /// What the next incarnation begins with, if it finds this.
     pub(super) fn carried(&self, found: &Found) -> Vec<Sent> {
         let next = |message: &Message| {
             let at = self.sent.binary_search_by_key(&message.id, |s| s.id);
@@ -352,7 +354,8 @@ impl Expected<'_> {
         let what = &self.what;
         assert!(!self.clean || found.clean, "it was closed, {what}");
         if let Some(holes) = self.holes {
-            // What an unfinished send has left of an earlier header can name its place by chance; then it looks torn.
+            // What an unfinished send has left of an earlier header can name its place by chance; then it
+            // looks torn.
             let torn = u64::from(!found.named.is_empty());
             // Where a file was sealed behind an open claim, padding follows it.
             let parts = self.oracle.sent.iter().map(|s| s.part);
@@ -369,15 +372,15 @@ impl Expected<'_> {
         }
         assert!(found.header_faults <= self.faults_max, "{what}");
         for position in &found.named {
-            // In a torn frame, so claimed and not delivered; or, without syncs, of an earlier life, and being
-            // overwritten.
+            // In a torn frame, so claimed and not delivered; or, without syncs, of an earlier incarnation,
+            // and being overwritten.
             let mut sent = self.oracle.sent.iter();
             let torn = sent.any(|s| (s.start..s.end).contains(position));
             let earlier = *position < self.oracle.tail && self.oracle.mode == Mode::FlushOnly;
             let there = found.messages.iter().any(|m| m.id.position() == *position);
             assert!(
                 (torn || earlier) && !there,
-                "{position} is called damaged, the life began at {}, {what}",
+                "{position} is called damaged, the incarnation began at {}, {what}",
                 self.oracle.tail
             );
         }

@@ -14,11 +14,11 @@ use walchan_medium::directory::{Directory, Entry, Geometry};
 /// Bytes of the smallest ring here: small enough that every image of its crashes can be looked at.
 const CAPACITY_LEAST: u64 = 512;
 
-/// What a channel with overflow files is made of.
+/// What a channel with segments is made of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub(super) ring: u64,
-    /// Of overflow files.
+    /// Of segments.
     pub(super) capacity_min: u64,
     pub(super) capacity_max: u64,
     pub(super) bytes_max: Option<u64>,
@@ -232,7 +232,7 @@ impl Life<Chained> {
         &self.channel.chain().files().directory
     }
 
-    /// What the keeper does when it was asked.
+    /// What the housekeeper does when it was asked.
     pub(super) fn tend(&self) -> io::Result<()> {
         let flags = self.channel.shared().housekeeper.flags();
         self.channel.chain().on_housekeeper(flags)

@@ -1,4 +1,4 @@
-//! Random programs: lives of random steps, each ended by a close or a crash.
+//! Random programs: incarnations of random steps, each ended by a close or a crash.
 
 use super::oracle::{Found, Oracle, Sent};
 use super::places::{Fault, Shape};
@@ -32,12 +32,12 @@ pub(super) struct Left {
     pub(super) found: Found,
     /// Of the messages, what is known of them.
     pub(super) sent: Vec<Sent>,
-    /// The disk may hold pages of overflow files half stored, where the cache shows them whole: those of a complete file stay so
-    /// until the receiver comes to it.
+    /// The disk may hold pages of segments half stored, where the cache shows them whole: those of a complete
+    /// file stay so until the receiver comes to it.
     pub(super) half_stored: bool,
 }
 
-/// A life that was lived.
+/// An incarnation that has run.
 pub(super) struct Lived {
     pub(super) oracle: Oracle,
     pub(super) medium: Simulated,
@@ -49,7 +49,7 @@ pub(super) struct Program {
     pub(super) rng: Rng,
     /// Of the ring.
     pub(super) capacity: u64,
-    /// It has overflow files.
+    /// It has segments.
     pub(super) shape: Option<Shape>,
     pub(super) book: Book,
     pub(super) tally: Tally,
@@ -97,7 +97,7 @@ impl Program {
         }
     }
 
-    /// The same with overflow files.
+    /// The same with segments.
     pub(super) fn chained(seed: u64) -> Self {
         let mut program = Program::new(seed);
         let rng = &mut program.rng;
@@ -133,7 +133,7 @@ impl Program {
         }
     }
 
-    /// What there is before the first life.
+    /// What there is before the first incarnation.
     pub(super) fn beginning(&mut self) -> Left {
         let image = match &self.shape {
             Some(shape) => shape.new_disk(&mut self.rng),
@@ -147,8 +147,9 @@ impl Program {
         }
     }
 
-    /// Short incarnations, each killed with one message more in the file, so that the table has several sectors.
-    pub(super) fn beginning_of_many_lives(&mut self) -> Left {
+    /// Short incarnations, each killed with one message more in the file, so that the table has several
+    /// sectors.
+    pub(super) fn beginning_of_many_incarnations(&mut self) -> Left {
         self.capacity = self.capacity.max(2048);
         let Left {
             mut medium,
@@ -175,7 +176,7 @@ impl Program {
         }
     }
 
-    /// Opens what was left, and lives on with at most so many random steps.
+    /// Opens what was left, and goes on with at most so many random steps.
     pub(super) fn live(&mut self, left: Left, most: u64) -> Lived {
         let Left {
             medium,
@@ -198,7 +199,7 @@ impl Program {
             return lived;
         }
         let bound = self.rng.chance(25).then(|| 1 + self.rng.below(8) as usize);
-        // No more than the bound is promised only of a life that begins with fewer.
+        // No more than the bound is promised only of an incarnation that begins with fewer.
         let checked = bound.filter(|bound| sent.len() < *bound);
         let life = Life::bounded(medium, self.capacity, mode, bound, &mut self.rng);
         let life = life.unwrap_or_else(|e| panic!("{e}"));

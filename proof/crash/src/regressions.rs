@@ -4,10 +4,10 @@ use super::timelines::{RING, crash_recovery, fresh, numbered, open_after_crash};
 use super::*;
 use walchan_core::format::incarnations::INCARNATIONS_MAX;
 
-/// The start of the newest life was taken for a commit. A life without syncs reuses the space before it, once
-/// no checkpoint calls anything there durable.
+/// The start of the newest incarnation was taken for a commit. An incarnation without syncs reuses the space
+/// before it, once no checkpoint calls anything there durable.
 #[test]
-fn a_backlog_that_a_life_without_syncs_overwrites_is_not_called_damage() {
+fn a_backlog_that_an_incarnation_without_syncs_overwrites_is_not_called_damage() {
     let mut rng = Rng(51);
     let capacity = 1024;
     let life = fresh(capacity, Mode::PerSend, &mut rng);
@@ -36,7 +36,8 @@ fn a_backlog_that_a_life_without_syncs_overwrites_is_not_called_damage() {
     }
 }
 
-/// The same, where the table of the next life landed alone. What its start vouched for was only in the cache.
+/// The same, where the table of the next incarnation landed alone. What its start vouched for was only in the
+/// cache.
 #[test]
 fn a_table_that_lands_alone_after_a_failed_sync_makes_no_damage() {
     let mut rng = Rng(52);
@@ -54,8 +55,8 @@ fn a_table_that_lands_alone_after_a_failed_sync_makes_no_damage() {
     }
 }
 
-/// Incarnations were dropped from the table by heads that only the cache had. Where the table landed alone, no life covered
-/// the head that the disk had.
+/// Incarnations were dropped from the table by heads that only the cache had. Where the table landed alone,
+/// no incarnation covered the head that the disk had.
 #[test]
 fn a_table_that_lands_alone_still_covers_the_head_that_the_disk_has() {
     let mut rng = Rng(55);
@@ -84,8 +85,8 @@ fn a_table_that_lands_alone_still_covers_the_head_that_the_disk_has() {
     }
 }
 
-/// A recovery was killed when it had stored one copy of the table. The next one, in the same boot, took that copy for
-/// durable, and wrote the other: a power cut could tear both.
+/// A recovery was killed when it had stored one copy of the table. The next one, in the same boot, took that
+/// copy for durable, and wrote the other: a power cut could tear both.
 #[test]
 fn a_recovery_behind_one_that_was_killed_leaves_a_whole_table() {
     let mut rng = Rng(56);
@@ -112,7 +113,8 @@ fn a_recovery_behind_one_that_was_killed_leaves_a_whole_table() {
     }
 }
 
-/// A frame that begins within a capacity of an old head, and ends beyond it, was not taken for one of a later lap.
+/// A frame that begins within a capacity of an old head, and ends beyond it, was not taken for one of a later
+/// lap.
 #[test]
 fn a_frame_across_the_end_of_the_scan_proves_a_later_lap() {
     let mut rng = Rng(57);
@@ -139,7 +141,7 @@ fn a_frame_across_the_end_of_the_scan_proves_a_later_lap() {
     assert_eq!(payloads_of(&image, capacity, &mut rng), [payload]);
 }
 
-/// A table with room only without the lives that an older checkpoint still starts from.
+/// A table with room only without the incarnations that an older checkpoint still starts from.
 fn full_table(rng: &mut Rng) -> (Vec<u8>, Vec<u64>) {
     let mut image = new_image(RING, rng);
     for n in 0..INCARNATIONS_MAX as u64 {

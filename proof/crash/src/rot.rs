@@ -36,13 +36,13 @@ fn a_bit_that_rots_in_frame_450_of_900_is_reported_and_hides_no_other() {
         if bit < 64 {
             // The scan saw it, too.
             assert_eq!(life.report.kept(), 899);
-            let told: Vec<String> = life
+            let reported: Vec<String> = life
                 .report
                 .damaged()
                 .iter()
                 .map(|d| d.to_string())
                 .collect();
-            assert_eq!(told, [format!("32 bytes at position {at}")]);
+            assert_eq!(reported, [format!("32 bytes at position {at}")]);
         }
     }
 }
@@ -71,7 +71,7 @@ fn a_bit_that_rots_in_the_last_of_900_frames_is_reported_if_its_header_decodes()
 }
 
 #[test]
-fn messages_tell_the_commit_where_no_checkpoint_does() {
+fn commit_markers_record_the_commit_where_no_checkpoint_does() {
     let mut rng = Rng(7);
     let mut spared = 0;
     for sends in 2..40 {
@@ -94,10 +94,10 @@ fn messages_tell_the_commit_where_no_checkpoint_does() {
             let mut life = Life::on(&image, RING, Mode::PerSend, &mut rng).unwrap();
             let got = life.receive_all();
             assert_eq!(got.len(), ids.len());
-            let told = &got[rotten];
+            let reported = &got[rotten];
             assert!(
-                matches!(told, Got::Damage { .. }),
-                "{rotten} of {sends}: {told:?}"
+                matches!(reported, Got::Damage { .. }),
+                "{rotten} of {sends}: {reported:?}"
             );
         }
     }
@@ -120,12 +120,12 @@ fn what_rots_with_the_last_message_is_nine_groups_at_most() {
             let from = (last / unit * unit).max(HEADER_LEN);
             image[from as usize..(from + unit) as usize].fill(fill);
             let mut life = Life::on(&image, RING, Mode::PerSend, &mut rng).unwrap();
-            let told = life.receive_all().into_iter().map(|got| match got {
+            let reported = life.receive_all().into_iter().map(|got| match got {
                 Got::Message { .. } => 1,
                 Got::Damage { position, end } => (end - position) / 32,
                 other => panic!("{other:?}"),
             });
-            let missing = sends - told.sum::<u64>();
+            let missing = sends - reported.sum::<u64>();
             assert!((1..=9).contains(&missing), "{missing} of {sends}, {unit}");
             most = most.max(missing);
         }
@@ -134,7 +134,7 @@ fn what_rots_with_the_last_message_is_nine_groups_at_most() {
 }
 
 #[test]
-fn messages_tell_no_commit_to_flush_only_laps() {
+fn flush_only_laps_have_no_commit_markers() {
     let mut rng = Rng(8);
     let capacity = 1024;
     for seed in 0..30 {
@@ -221,7 +221,7 @@ fn both_copies_rotten_is_an_error_that_changes_nothing() {
 }
 
 #[test]
-fn settled_damage_lets_the_head_pass_and_stays_settled() {
+fn released_damage_lets_the_head_pass_and_stays_released() {
     let mut rng = Rng(18);
     let capacity = 1024;
     for close in [false, true] {
@@ -261,7 +261,7 @@ fn settled_damage_lets_the_head_pass_and_stays_settled() {
 }
 
 #[test]
-fn unsettled_damage_is_reported_again_by_the_next_life() {
+fn unreleased_damage_is_reported_again_by_the_next_incarnation() {
     let mut rng = Rng(19);
     let capacity = 1024;
     let life = fresh(capacity, Mode::PerSend, &mut rng);
@@ -309,8 +309,9 @@ fn a_length_bit_that_points_to_another_frame_hides_neither() {
             assert_eq!(corrupt, [ids[damaged].position()], "bit {bit}");
             if bit == 4 {
                 // It points into the next frame, so the scan saw that it lies.
-                let told: Vec<u64> = life.report.damaged().iter().map(|d| d.position()).collect();
-                assert_eq!(told, [ids[damaged].position()]);
+                let reported: Vec<u64> =
+                    life.report.damaged().iter().map(|d| d.position()).collect();
+                assert_eq!(reported, [ids[damaged].position()]);
                 assert_eq!(life.report.kept(), 19);
             }
         }
@@ -377,7 +378,8 @@ fn an_acknowledged_frame_with_a_rotten_length_takes_no_other_along() {
     let capacity = 1024;
     let mut life = fresh(capacity, Mode::PerSend, &mut rng);
     let first = life.send(&numbered(0)).unwrap();
-    // The head stays behind it: nothing is recorded after the acknowledgement. So many that a checkpoint has a commit behind it.
+    // The head stays behind it: nothing is recorded after the acknowledgement. So many that a checkpoint has
+    // a commit behind it.
     for n in 1..12 {
         life.send(&numbered(n)).unwrap();
     }

@@ -1,5 +1,5 @@
-//! A send, step by step: for tests in which several producers take turns in one thread. No step waits for another
-//! producer.
+//! A send, step by step: for tests in which several producers take turns in one thread. No step waits for
+//! another producer.
 
 use super::*;
 use std::mem::ManuallyDrop;
@@ -15,7 +15,8 @@ pub(super) struct Claimed {
     pub(super) len: u32,
 }
 
-/// A claim, and the log that it is of. Dropped, it is neither published nor abandoned: as when its process dies.
+/// A claim, and the log that it is of. Dropped, it is neither published nor abandoned: as when its process
+/// dies.
 #[derive(Debug)]
 pub(super) struct OpenClaim {
     claim: ManuallyDrop<Claim<'static, Simulated>>,
@@ -25,7 +26,8 @@ pub(super) struct OpenClaim {
 impl OpenClaim {
     #[allow(unsafe_code)]
     fn new(claim: Claim<'_, Simulated>, log: &Arc<Log<Simulated>>) -> Self {
-        // SAFETY: it borrows from the log, which stays where it is as long as `log` keeps it: longer than the claim.
+        // SAFETY: it borrows from the log, which stays where it is as long as `log` keeps it: longer than the
+        // claim.
         let claim = unsafe { std::mem::transmute::<Claim<'_, _>, Claim<'static, _>>(claim) };
         OpenClaim {
             claim: ManuallyDrop::new(claim),

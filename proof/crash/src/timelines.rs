@@ -60,8 +60,8 @@ fn a_clean_flag_still_on_disk_does_not_hide_a_durable_send() {
     }
 }
 
-/// A synced life leaves a backlog; a `FlushOnly` life acknowledges it and laps, with or without syncs in
-/// between; power cuts all along.
+/// A synced incarnation leaves a backlog; a `FlushOnly` incarnation acknowledges it and laps, with or without
+/// syncs in between; power cuts all along.
 fn backlog_then_laps(with_sync: bool, seed: u64) {
     let mut rng = Rng(seed);
     let capacity = 2048;
@@ -258,7 +258,7 @@ fn recovery_of_a_clean_file_killed_at_any_step_finds_the_same() {
 }
 
 #[test]
-fn recovery_of_a_file_with_many_lives_killed_at_any_step_finds_the_same() {
+fn recovery_of_a_file_with_many_incarnations_killed_at_any_step_finds_the_same() {
     let mut rng = Rng(24);
     let capacity = 2048;
     let mut image = new_image(capacity, &mut rng);
@@ -366,7 +366,7 @@ fn a_message_that_kills_its_reader_a_thousand_times_lets_the_others_through() {
 }
 
 #[test]
-fn a_full_table_of_lives_only_receives_until_the_oldest_is_acknowledged() {
+fn a_full_table_of_incarnations_only_receives_until_the_oldest_is_acknowledged() {
     let mut rng = Rng(16);
     let capacity = RING;
     let mut image = new_image(capacity, &mut rng);

@@ -1,5 +1,5 @@
-//! A life of a channel with several producers, all in one thread: what each of them is at, what the receiver
-//! holds, and the steps that wait for nobody. The steps that sync are those of `program`.
+//! An incarnation of a channel with several producers, all in one thread: what each of them is at, what the
+//! receiver holds, and the steps that wait for nobody. The steps that sync are those of `program`.
 
 use super::oracle::{Oracle, Sent};
 use super::steps::{self, Claimed, OpenClaim};
@@ -20,10 +20,10 @@ pub(super) enum Producer {
     Published(usize, Arc<Log<Simulated>>),
 }
 
-/// What outlives a life.
+/// What outlives an incarnation.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    /// Each id that was ever given, also in lives that were lost.
+    /// Each id that was ever given, also in incarnations that were lost.
     pub(super) ids: std::collections::HashSet<MessageId>,
     /// How many messages each producer has claimed.
     pub(super) numbers: Vec<u64>,
@@ -35,7 +35,7 @@ impl Book {
     }
 }
 
-/// How a life is lived.
+/// How an incarnation runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Habits {
     /// Unacknowledged messages that it keeps at least, while it can.
@@ -128,7 +128,8 @@ impl<F: Files<Memory = Simulated>> World<F> {
         open.min().unwrap_or(u64::MAX)
     }
 
-    /// Whether a claim is open in a file before the one that is sent into: what commits that one waits for it.
+    /// Whether a claim is open in a file before the one that is sent into: what commits that one waits for
+    /// it.
     pub(super) fn is_behind(&self) -> bool {
         let active = self.active();
         let mut producers = self.producers.iter();
@@ -200,7 +201,7 @@ impl<F: Files<Memory = Simulated>> World<F> {
             delivered: Vec::new(),
         });
         if let Some(bound) = self.habits.bound {
-            let there = self.oracle.sent.iter().filter(|s| !s.is_settled()).count();
+            let there = self.oracle.sent.iter().filter(|s| !s.is_final()).count();
             assert!(
                 there <= bound,
                 "{there} unacknowledged, the bound is {bound}"
@@ -294,7 +295,7 @@ impl<F: Files<Memory = Simulated>> World<F> {
         };
         let sent = &mut sent[index];
         assert!(
-            !sent.is_settled() && !self.held.iter().any(|held| held.0 == index),
+            !sent.is_final() && !self.held.iter().any(|held| held.0 == index),
             "{sent:?}"
         );
         assert!(

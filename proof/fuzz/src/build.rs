@@ -1,10 +1,10 @@
-//! Files with right checksums, whatever they say: a description derived from the fuzzer's bytes, and the bytes of the
-//! file that it describes.
+//! Files with right checksums, whatever they say: a description derived from the fuzzer's bytes, and the
+//! bytes of the file that it describes.
 
 use crate::layout::{
-    ABANDONED, ACKNOWLEDGED, CHECKPOINTS, Checkpoint, FIRST, HEADER, LIVES_MAX, MESSAGE, PADDING,
-    POSITION_MAX, Row, STATES, TABLE_LEN, TABLES, frame_header, frame_len, is_message, salt_of,
-    write_table,
+    ABANDONED, ACKNOWLEDGED, CHECKPOINTS, Checkpoint, FIRST, HEADER, INCARNATIONS_MAX, MESSAGE,
+    PADDING, POSITION_MAX, Row, STATES, TABLE_LEN, TABLES, frame_header, frame_len, is_message,
+    salt_of, write_table,
 };
 use arbitrary::{Arbitrary, Unstructured};
 
@@ -13,7 +13,7 @@ use arbitrary::{Arbitrary, Unstructured};
 pub struct Plan {
     ring: u8,
     origin: Origin,
-    /// The table is filled up with lives before the first frame.
+    /// The table is filled up with incarnations before the first frame.
     full: bool,
     first_number: u8,
     frames: Vec<Item>,
@@ -33,7 +33,7 @@ enum Origin {
 #[derive(Arbitrary, Debug)]
 struct Item {
     what: What,
-    /// Low bits: the state. A new life may begin here. Units of 16 bytes may be left out before it.
+    /// Low bits: the state. A new incarnation may begin here. Units of 16 bytes may be left out before it.
     how: u8,
     len: Len,
     fault: Fault,
@@ -68,7 +68,7 @@ enum Fault {
     Length(u16),
     Kind,
     State(u8),
-    /// Another life's salt.
+    /// Another incarnation's salt.
     Salt,
     /// It names a place so many laps ahead, under this salt or the newest.
     Ahead(u8),
@@ -78,7 +78,7 @@ enum Fault {
     PayloadOnly,
 }
 
-/// A checkpoint, told by frames.
+/// A checkpoint, in terms of frames.
 #[derive(Arbitrary, Debug)]
 struct Page {
     generation: u8,
@@ -127,11 +127,11 @@ pub struct Built {
     pub capacity: u64,
 }
 
-/// Places and lives of the frames while they are laid down.
+/// Places and incarnations of the frames while they are laid down.
 struct Layer {
     image: Vec<u8>,
     capacity: u64,
-    lives: Vec<Row>,
+    incarnations: Vec<Row>,
     at: u64,
     /// Positions of the frames, and the end.
     spots: Vec<u64>,
@@ -175,26 +175,26 @@ impl Plan {
         let mut layer = Layer {
             image: vec![0; HEADER + capacity as usize],
             capacity,
-            lives: Vec::new(),
+            incarnations: Vec::new(),
             at: origin,
             spots: vec![origin],
         };
         if self.full {
-            for _ in 0..LIVES_MAX - 1 {
-                layer.begin_life(self.first_number);
+            for _ in 0..INCARNATIONS_MAX - 1 {
+                layer.begin_incarnation(self.first_number);
             }
         }
-        layer.begin_life(self.first_number);
+        layer.begin_incarnation(self.first_number);
         for item in &self.frames {
             layer.lay(item);
         }
-        let older = layer.lives[..layer.lives.len().div_ceil(2)].to_vec();
+        let older = layer.incarnations[..layer.incarnations.len().div_ceil(2)].to_vec();
         for (offset, lie) in TABLES.into_iter().zip(&self.tables) {
             let copy = &mut layer.image[offset..offset + TABLE_LEN];
             let rows = if matches!(lie, Lie::Older) {
                 &older
             } else {
-                &layer.lives
+                &layer.incarnations
             };
             write_table(copy, rows);
             lie.spoil(copy, 64 + 32 * rows.len() + 8);
@@ -224,15 +224,17 @@ impl Plan {
 }
 
 impl Layer {
-    fn begin_life(&mut self, first_number: u8) {
-        if self.lives.len() == LIVES_MAX || self.at >= POSITION_MAX {
+    fn begin_incarnation(&mut self, first_number: u8) {
+        if self.incarnations.len() == INCARNATIONS_MAX || self.at >= POSITION_MAX {
             return;
         }
         let number = self
-            .lives
+            .incarnations
             .last()
-            .map_or(u64::from(first_number), |life| life.number + 1);
-        self.lives.push(Row {
+            .map_or(u64::from(first_number), |incarnation| {
+                incarnation.number + 1
+            });
+        self.incarnations.push(Row {
             start: self.at,
             salt: salt_of(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             tag: number ^ 0x5555,
@@ -265,7 +267,7 @@ impl Layer {
                 return;
             }
             What::NewLife => {
-                self.begin_life(0);
+                self.begin_incarnation(0);
                 return;
             }
             What::SameLife => item.how % 16,
@@ -289,7 +291,7 @@ impl Layer {
         if position + frame_len(len) >= POSITION_MAX {
             return;
         }
-        let life = self.lives[self.lives.len() - 1];
+        let incarnation = self.incarnations[self.incarnations.len() - 1];
         let room = (self.capacity - self.at % self.capacity) as usize - 16;
         let mut payload = vec![item.how ^ self.spots.len() as u8; len as usize];
         if !is_message(kind) {
@@ -303,14 +305,15 @@ impl Layer {
             if within + 16 + inner <= payload.len() {
                 let crc = crc32fast::hash(&payload[within + 16..within + 16 + inner]);
                 let at = position + 16 + within as u64;
-                let header = frame_header(at, life.salt, STATES[0], MESSAGE, inner as u32, crc);
+                let header =
+                    frame_header(at, incarnation.salt, STATES[0], MESSAGE, inner as u32, crc);
                 payload[within..within + 16].copy_from_slice(&header);
             }
         }
         let crc = crc32fast::hash(&payload);
         let mut header = frame_header(
             position,
-            life.salt,
+            incarnation.salt,
             STATES[usize::from(state)],
             kind,
             len as u32,
@@ -320,21 +323,21 @@ impl Layer {
             Fault::Checksum => header[12] ^= 1 | item.how,
             Fault::Length(other) => {
                 let other = u32::from(other) % self.capacity as u32;
-                header = frame_header(position, life.salt, header[0], kind, other, crc);
+                header = frame_header(position, incarnation.salt, header[0], kind, other, crc);
             }
             Fault::Kind => header[11] ^= 0xc0,
             Fault::State(state) => header[0] = state,
             Fault::Salt => {
-                let salt = self.lives[usize::from(item.how) % self.lives.len()].salt;
+                let salt = self.incarnations[usize::from(item.how) % self.incarnations.len()].salt;
                 header = frame_header(position, salt, header[0], kind, len as u32, crc);
             }
             Fault::Ahead(laps) => {
                 let ahead = position + (1 + u64::from(laps % 4)) * self.capacity;
-                header = frame_header(ahead, life.salt, header[0], kind, len as u32, crc);
+                header = frame_header(ahead, incarnation.salt, header[0], kind, len as u32, crc);
             }
             Fault::Behind(laps) => {
                 let behind = position.wrapping_sub((1 + u64::from(laps % 4)) * self.capacity);
-                header = frame_header(behind, life.salt, header[0], kind, len as u32, crc);
+                header = frame_header(behind, incarnation.salt, header[0], kind, len as u32, crc);
             }
             _ => {}
         }

@@ -129,7 +129,7 @@ fn drain<T: Serialize + DeserializeOwned>(
 ) {
     let mut messages: VecDeque<Expect> = expected.messages.into();
     let mut held = Vec::new();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     loop {
         let choice: u8 = input.arbitrary().unwrap_or(0);
         let limit = Limit::of(4 * file_len + FIXED);
@@ -161,7 +161,7 @@ fn drain<T: Serialize + DeserializeOwned>(
             }
             Err(TryRecvError::Corrupt(place)) => {
                 assert!(!place.to_string().is_empty());
-                told.push((
+                reported.push((
                     place.position(),
                     place.position() + place.bytes().len() as u64,
                 ));
@@ -177,13 +177,13 @@ fn drain<T: Serialize + DeserializeOwned>(
     }
     assert!(messages.is_empty(), "not delivered: {messages:?}");
     // The pieces of damage are the gaps.
-    let mut pieces = told.into_iter().peekable();
+    let mut pieces = reported.into_iter().peekable();
     for (from, to) in expected.gaps {
         let mut at = from;
         while let Some(piece) = pieces.next_if(|piece| piece.0 == at && piece.1 <= to) {
             at = piece.1;
         }
-        assert_eq!(at, to, "damage {from}..{to} is not told whole");
+        assert_eq!(at, to, "damage {from}..{to} is not reported whole");
     }
     assert_eq!(pieces.next(), None, "damage that is none");
 }

@@ -1,7 +1,7 @@
 //! What opening a file must have found, judged by the bytes before and after, and by `layout` alone.
 
+use crate::incarnation::Incarnation;
 use crate::layout::{Frame, Header, Ring, Walk};
-use crate::life::Life;
 use walchan_core::recovery::RecoveryReport;
 
 /// A scan verifies at most so many times the ring, say the docs of recovery.
@@ -34,7 +34,7 @@ struct Found {
     commit: u64,
     /// That of the checkpoint: before it headers are enough.
     unverified: u64,
-    /// The tail does not return to before it: the start of the newest life.
+    /// The tail does not return to before it: the start of the newest incarnation.
     start: u64,
     walk: Walk,
     /// Frames of a later lap may lie under headers that recovery took on trust: where it began is not known.
@@ -85,7 +85,8 @@ fn look(header: &Header, ring: Ring<'_>) -> Found {
         walk: ring.walk(base, scanned),
         vague: false,
     };
-    // Below the commit recovery goes by headers, and may pass over what lies under one whose checksum is wrong.
+    // Below the commit recovery goes by headers, and may pass over what lies under one whose checksum is
+    // wrong.
     let gaps = found.walk.gaps.iter();
     let mut places = gaps.flat_map(|gap| (gap.0..gap.1).step_by(16));
     let trusting = places.any(|at| at < commit && ring.header(at, scanned).is_some());
@@ -133,7 +134,7 @@ pub fn refused(before: &[u8], after: &[u8], capacity: u64, accept_torn: bool, er
         return;
     };
     let checkpoint = header.checkpoint;
-    if header.lives[0].start > checkpoint.head
+    if header.incarnations[0].start > checkpoint.head
         || (checkpoint.clean() && header.newest().start > checkpoint.tail)
     {
         return;
@@ -141,7 +142,7 @@ pub fn refused(before: &[u8], after: &[u8], capacity: u64, accept_torn: bool, er
     let ring = Ring {
         image: before,
         capacity,
-        lives: &header.lives,
+        incarnations: &header.incarnations,
     };
     if overlap(&header, ring) * 8 > VERIFIED_RINGS_MAX * capacity {
         return;
@@ -174,8 +175,8 @@ fn stepped_over(found: &Found, ring: Ring<'_>) -> Option<u64> {
 }
 
 /// Judges a file that was opened, and gives what it must deliver.
-pub fn opened(before: &[u8], life: &Life, capacity: u64) -> Expected {
-    life.with_image(|after| judge(before, after, life.report(), capacity))
+pub fn opened(before: &[u8], incarnation: &Incarnation, capacity: u64) -> Expected {
+    incarnation.with_image(|after| judge(before, after, incarnation.report(), capacity))
 }
 
 /// The same, by the bytes before and after.
@@ -184,7 +185,10 @@ pub fn judge(before: &[u8], after: &[u8], report: &RecoveryReport, capacity: u64
     let now = Header::read(after, capacity).expect("opened, and left without a valid header");
     assert!(!report.to_string().is_empty());
     let faults: Vec<u64> = report.header_faults().iter().map(|(at, _)| *at).collect();
-    assert_eq!(faults, header.faults, "other faults of the header are told");
+    assert_eq!(
+        faults, header.faults,
+        "other faults of the header are reported"
+    );
     assert!(
         now.faults.is_empty(),
         "a copy stays invalid: {:?}",
@@ -196,19 +200,19 @@ pub fn judge(before: &[u8], after: &[u8], report: &RecoveryReport, capacity: u64
     let ring = Ring {
         image: before,
         capacity,
-        lives: &header.lives,
+        incarnations: &header.incarnations,
     };
     let ring_now = Ring {
         image: after,
         capacity,
-        lives: &now.lives,
+        incarnations: &now.incarnations,
     };
     let found = look(&header, ring);
     let (head, tail) = (now.checkpoint.head, now.checkpoint.tail);
     assert_eq!(now.checkpoint.commit, tail, "what was kept is not durable");
     let begun = now.newest().number == header.newest().number + 1 && now.newest().start == tail;
-    let full = now.lives.len() == crate::layout::LIVES_MAX;
-    assert!(begun || full, "no life began at the tail");
+    let full = now.incarnations.len() == crate::layout::INCARNATIONS_MAX;
+    assert!(begun || full, "no incarnation began at the tail");
     let walk = ring_now.walk(head, tail);
     if !found.vague {
         judge_range(&found, header.checkpoint.clean(), head, tail);
@@ -302,10 +306,10 @@ fn hidden_damage(found: &Found, ring: Ring<'_>, walk: &Walk) -> bool {
 }
 
 pub fn expect(ring: Ring<'_>, frame: &Frame) -> Expect {
-    let life = crate::layout::life_at(ring.lives, frame.position);
+    let incarnation = crate::layout::incarnation_at(ring.incarnations, frame.position);
     Expect {
         position: frame.position,
-        tag: life.map_or(0, |(life, _)| life.tag),
+        tag: incarnation.map_or(0, |(incarnation, _)| incarnation.tag),
         deliveries: (frame.state + 1).min(14),
         payload: ring.image[frame.bytes.clone()].to_vec(),
     }

@@ -1,12 +1,12 @@
-//! The layout of a file, written down a second time from `docs/format.md`: what the fuzzer builds files with, and
-//! what it judges the library by. Nothing here comes from the library.
+//! The layout of a file, written down a second time from `docs/format.md`: what the fuzzer builds files with,
+//! and what it judges the library by. Nothing here comes from the library.
 
 use std::ops::Range;
 
 pub const HEADER: usize = 77_824;
 pub const TABLES: [usize; 2] = [4_096, 36_864];
 pub const TABLE_LEN: usize = 32_768;
-pub const LIVES_MAX: usize = 1_022;
+pub const INCARNATIONS_MAX: usize = 1_022;
 pub const CHECKPOINTS: [usize; 2] = [69_632, 73_728];
 pub const PAGE: usize = 4_096;
 pub const POSITION_MAX: u64 = 1 << 59;
@@ -94,7 +94,11 @@ pub fn read_table(copy: &[u8]) -> Option<Vec<Row>> {
         return None;
     }
     let count = get32(copy, 12) as usize;
-    if count == 0 || count > LIVES_MAX || !zero(&copy[16..64]) || !zero(&copy[64 + 32 * count..]) {
+    if count == 0
+        || count > INCARNATIONS_MAX
+        || !zero(&copy[16..64])
+        || !zero(&copy[64 + 32 * count..])
+    {
         return None;
     }
     let mut rows: Vec<Row> = Vec::new();
@@ -190,7 +194,7 @@ pub fn seal_checkpoint(page: &mut [u8]) {
 /// What the header says, by the newest valid copies.
 #[derive(Clone, Debug)]
 pub struct Header {
-    pub lives: Vec<Row>,
+    pub incarnations: Vec<Row>,
     pub checkpoint: Checkpoint,
     /// Offsets of invalid copies.
     pub faults: Vec<u64>,
@@ -223,26 +227,29 @@ impl Header {
         let second = if a == b { first.clone() } else { read_table(b) };
         let tables = [first, second];
         let number = |rows: &Vec<Row>| rows[rows.len() - 1].number;
-        let lives = newer(TABLES, tables, number, &mut faults);
+        let incarnations = newer(TABLES, tables, number, &mut faults);
         let pages = CHECKPOINTS.map(|at| Checkpoint::read(&image[at..], capacity));
         let checkpoint = newer(CHECKPOINTS, pages, |c| c.generation, &mut faults);
         Some(Header {
-            lives: lives?,
+            incarnations: incarnations?,
             checkpoint: checkpoint?,
             faults,
         })
     }
 
     pub fn newest(&self) -> Row {
-        self.lives[self.lives.len() - 1]
+        self.incarnations[self.incarnations.len() - 1]
     }
 }
 
-/// The life that covers a position, and where it ends.
-pub fn life_at(lives: &[Row], position: u64) -> Option<(Row, u64)> {
-    let behind = lives.partition_point(|life| life.start <= position);
-    let life = lives.get(behind.checked_sub(1)?)?;
-    Some((*life, lives.get(behind).map_or(u64::MAX, |next| next.start)))
+/// The incarnation that covers a position, and where it ends.
+pub fn incarnation_at(incarnations: &[Row], position: u64) -> Option<(Row, u64)> {
+    let behind = incarnations.partition_point(|incarnation| incarnation.start <= position);
+    let incarnation = incarnations.get(behind.checked_sub(1)?)?;
+    Some((
+        *incarnation,
+        incarnations.get(behind).map_or(u64::MAX, |next| next.start),
+    ))
 }
 
 pub fn checksum(position: u64, salt: u64, kind: u8, len: u32, crc: u32) -> u32 {
@@ -294,7 +301,7 @@ impl Frame {
 pub struct Ring<'a> {
     pub image: &'a [u8],
     pub capacity: u64,
-    pub lives: &'a [Row],
+    pub incarnations: &'a [Row],
 }
 
 impl Ring<'_> {
@@ -305,13 +312,13 @@ impl Ring<'_> {
     /// Whether the first word there names the position.
     pub fn is_named(&self, position: u64) -> bool {
         let word0 = get(self.image, self.place(position));
-        life_at(self.lives, position)
-            .is_some_and(|(life, _)| word0 >> 8 == (position >> 4) ^ life.salt)
+        incarnation_at(self.incarnations, position)
+            .is_some_and(|(incarnation, _)| word0 >> 8 == (position >> 4) ^ incarnation.salt)
     }
 
     /// What the header there says, if it is one; its checksum is not looked at.
     pub fn header(&self, position: u64, stop: u64) -> Option<Frame> {
-        let (_, life_end) = life_at(self.lives, position)?;
+        let (_, incarnation_end) = incarnation_at(self.incarnations, position)?;
         if !self.is_named(position) {
             return None;
         }
@@ -325,7 +332,7 @@ impl Ring<'_> {
         let ring_end = position - position % self.capacity + self.capacity;
         if (kind == FIRST && len == 0)
             || (!is_message(kind) && state != ACKNOWLEDGED)
-            || end > ring_end.min(life_end).min(stop)
+            || end > ring_end.min(incarnation_end).min(stop)
             || end >= POSITION_MAX
         {
             return None;
@@ -342,14 +349,15 @@ impl Ring<'_> {
     /// The frame at a position, if it is valid by the five points.
     pub fn frame(&self, position: u64, stop: u64) -> Option<Frame> {
         let frame = self.header(position, stop)?;
-        let (life, _) = life_at(self.lives, position)?;
+        let (incarnation, _) = incarnation_at(self.incarnations, position)?;
         let crc = match frame.kind {
             FIRST | MESSAGE => crc32fast::hash(&self.image[frame.bytes.clone()]),
             _ => 0,
         };
         let word1 = get(self.image, self.place(position) + 8);
         let len = (word1 & 0x3fff_ffff) as u32;
-        let right = (word1 >> 32) as u32 == checksum(position, life.salt, frame.kind, len, crc);
+        let right =
+            (word1 >> 32) as u32 == checksum(position, incarnation.salt, frame.kind, len, crc);
         right.then_some(frame)
     }
 
@@ -374,16 +382,16 @@ impl Ring<'_> {
         walk
     }
 
-    /// The furthest end of a frame of the newest life that lies one or more laps ahead at a place of these
-    /// gaps.
+    /// The furthest end of a frame of the newest incarnation that lies one or more laps ahead at a place of
+    /// these gaps.
     pub fn furthest_ahead(&self, gaps: &[(u64, u64)], stop: u64) -> Option<u64> {
-        let life = self.lives[self.lives.len() - 1];
+        let incarnation = self.incarnations[self.incarnations.len() - 1];
         let mut furthest = None;
         for at in gaps.iter().flat_map(|(from, to)| (*from..*to).step_by(16)) {
-            let ahead = (get(self.image, self.place(at)) >> 8 ^ life.salt) << 4;
+            let ahead = (get(self.image, self.place(at)) >> 8 ^ incarnation.salt) << 4;
             if ahead % self.capacity == at % self.capacity
                 && ahead >= at
-                && ahead >= life.start
+                && ahead >= incarnation.start
                 && ahead < POSITION_MAX
             {
                 let frame = self.frame(ahead, ahead + self.capacity);

@@ -1,5 +1,5 @@
-//! Opens and drains files that no channel left. What they must give is judged by `layout`, which was written from
-//! `docs/format.md` a second time and shares nothing with the library.
+//! Opens and drains files that no channel left. What they must give is judged by `layout`, which was written
+//! from `docs/format.md` a second time and shares nothing with the library.
 //!
 //! * `raw`: the fuzzer's bytes as a file, or laid over one.
 //! * `structured`: a file described by the fuzzer's bytes, with checksums made right.
@@ -7,9 +7,9 @@
 
 pub mod build;
 mod files;
+pub mod incarnation;
 pub mod judge;
 pub mod layout;
-pub mod life;
 pub mod memory;
 mod overlay;
 pub mod plain;

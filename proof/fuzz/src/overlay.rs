@@ -1,10 +1,10 @@
 //! The fuzzer's bytes as they are: as a whole file, or in pieces over one that is right.
 
+use crate::incarnation;
 use crate::layout::{
     CHECKPOINTS, Checkpoint, HEADER, Row, TABLE_LEN, TABLES, salt_of, seal_checkpoint, seal_table,
     write_table,
 };
-use crate::life;
 use crate::memory::Limit;
 use crate::play;
 use arbitrary::Unstructured;
@@ -13,14 +13,14 @@ use walchan_core::Error;
 /// A valid file with an empty ring, whose salt the fuzzer can learn: it is always the same.
 pub fn template(capacity: u64) -> Vec<u8> {
     let mut image = vec![0; HEADER + capacity as usize];
-    let life = Row {
+    let incarnation = Row {
         start: 0,
         salt: salt_of(0),
         tag: 1,
         number: 1,
     };
     for at in TABLES {
-        write_table(&mut image[at..], &[life]);
+        write_table(&mut image[at..], &[incarnation]);
     }
     for (generation, at) in (1..).zip(CHECKPOINTS) {
         let checkpoint = Checkpoint {
@@ -89,7 +89,7 @@ fn whole(bytes: &[u8]) {
     };
     for file in [bytes, &padded, &sealed] {
         let limit = Limit::new(2 * file.len() + 8192);
-        let capacity = life::capacity(file);
+        let capacity = incarnation::capacity(file);
         drop(limit);
         match capacity {
             Ok(capacity) => {

@@ -1,7 +1,7 @@
 //! Opens a file, drains it, sends, closes or not, and again; each time judged.
 
+use crate::incarnation::{Got, Incarnation};
 use crate::judge::{self, Expect, Expected};
-use crate::life::{Got, Life};
 use crate::memory::Limit;
 use arbitrary::{Arbitrary, Unstructured};
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ impl Random {
 struct Model {
     /// By position: not acknowledged, with the deliveries so far.
     waiting: BTreeMap<u64, Expect>,
-    /// Damage that nobody has settled.
+    /// Damage that nobody has released.
     gaps: Vec<(u64, u64)>,
     /// Where the receiver is.
     cursor: u64,
@@ -68,11 +68,11 @@ impl Model {
     }
 
     /// Judges what was received, and does with it as is said.
-    fn received(&mut self, life: &Life, got: Option<Got>, then: Then) {
+    fn received(&mut self, incarnation: &Incarnation, got: Option<Got>, then: Then) {
         if let Some(at) = self.returned.iter().min().copied() {
             self.returned.retain(|position| *position != at);
             let count = self.waiting[&at].deliveries;
-            self.message(life, got, at, count, then);
+            self.message(incarnation, got, at, count, then);
             return;
         }
         let message = self
@@ -99,19 +99,26 @@ impl Model {
                 assert_eq!(bytes.len() as u64, end - position);
                 self.cursor = end;
                 if matches!(then, Then::Acknowledge) {
-                    life.settle(position, end);
-                    self.settle(position, end);
+                    incarnation.release_damage(position, end);
+                    self.release_damage(position, end);
                 }
             }
             (Some((at, deliveries)), _) => {
                 self.cursor = at + 1;
-                self.message(life, got, at, deliveries, then);
+                self.message(incarnation, got, at, deliveries, then);
             }
             (None, _) => assert!(got.is_none(), "made up: {got:?}"),
         }
     }
 
-    fn message(&mut self, life: &Life, got: Option<Got>, at: u64, count: u8, then: Then) {
+    fn message(
+        &mut self,
+        incarnation: &Incarnation,
+        got: Option<Got>,
+        at: u64,
+        count: u8,
+        then: Then,
+    ) {
         let expected = self.waiting.get_mut(&at).expect("it waits");
         let Some(Got::Message {
             position,
@@ -127,27 +134,27 @@ impl Model {
         expected.deliveries = (count + 1).min(14);
         match then {
             Then::Acknowledge => {
-                life.acknowledge(at);
+                incarnation.acknowledge(at);
                 self.waiting.remove(&at);
             }
             Then::Leave => {}
             Then::Hold => self.held.push(at),
             Then::GiveBack => {
-                life.give_back(at);
+                incarnation.give_back(at);
                 self.returned.push(at);
             }
         }
     }
 
     /// What is left of the gaps.
-    fn settle(&mut self, from: u64, to: u64) {
+    fn release_damage(&mut self, from: u64, to: u64) {
         let rest = |gap: &(u64, u64)| [(gap.0, gap.1.min(from)), (gap.0.max(to), gap.1)];
         let parts: Vec<_> = self.gaps.iter().flat_map(rest).collect();
         self.gaps = parts.into_iter().filter(|gap| gap.0 < gap.1).collect();
     }
 
-    /// What the next open must find. Deliveries count from one more. Damage may have become a hole, which is counted: a life
-    /// without syncs names no commit above its head.
+    /// What the next open must find. Deliveries count from one more. Damage may have become a hole, which is
+    /// counted: an incarnation without syncs names no commit above its head.
     fn check_next(&self, expected: &Expected, stepped_over: u64) {
         let mine: Vec<&Expect> = self.waiting.values().collect();
         let found: Vec<&Expect> = expected.messages.iter().collect();
@@ -187,10 +194,10 @@ pub fn play(mut image: Vec<u8>, capacity: u64, input: &mut Unstructured<'_>) {
         let before = image.clone();
         let limit = Limit::new(before.len());
         let mode = mode((setup >> 3).wrapping_add(round));
-        let opened = Life::open(image, capacity, mode, accept_torn, &mut || random.next());
+        let opened = Incarnation::open(image, capacity, mode, accept_torn, &mut || random.next());
         drop(limit);
-        let mut life = match opened {
-            Ok(life) => life,
+        let mut incarnation = match opened {
+            Ok(incarnation) => incarnation,
             Err((error, after)) => {
                 // Damage that became a hole is refused, too.
                 let whole = model.as_ref().is_some_and(|model| model.gaps.is_empty());
@@ -204,16 +211,16 @@ pub fn play(mut image: Vec<u8>, capacity: u64, input: &mut Unstructured<'_>) {
                 continue;
             }
         };
-        let expected = judge::opened(&before, &life, capacity);
+        let expected = judge::opened(&before, &incarnation, capacity);
         if let Some(model) = &model {
-            model.check_next(&expected, life.report().stepped_over());
-            assert!(life.report().header_faults().is_empty());
+            model.check_next(&expected, incarnation.report().stepped_over());
+            assert!(incarnation.report().header_faults().is_empty());
         }
         let mut now = Model::new(expected);
         let mut closed = false;
         let last = round + 1 == rounds;
         for step in 0..64 {
-            // The last life takes everything.
+            // The last incarnation takes everything.
             let act = match input.arbitrary() {
                 Ok(act) if !last && !input.is_empty() => act,
                 _ if step < 60 => Act::Receive(Then::Leave),
@@ -222,24 +229,24 @@ pub fn play(mut image: Vec<u8>, capacity: u64, input: &mut Unstructured<'_>) {
             match act {
                 Act::Receive(then) => {
                     let limit = Limit::new(before.len());
-                    let got = life.receive();
+                    let got = incarnation.receive();
                     drop(limit);
                     let nothing = got.is_none();
-                    now.received(&life, got, then);
+                    now.received(&incarnation, got, then);
                     if nothing && input.is_empty() {
                         break;
                     }
                 }
                 Act::Send(len) => {
                     sent += 1;
-                    send(&life, &mut now, sent, usize::from(len));
+                    send(&incarnation, &mut now, sent, usize::from(len));
                 }
                 Act::SendLarge => {
                     sent += 1;
-                    send(&life, &mut now, sent, capacity as usize / 2 - 32);
+                    send(&incarnation, &mut now, sent, capacity as usize / 2 - 32);
                 }
-                Act::Progress => assert!(life.progress()),
-                Act::Sync => assert!(life.sync()),
+                Act::Progress => assert!(incarnation.progress()),
+                Act::Sync => assert!(incarnation.sync()),
                 Act::Kill => break,
                 Act::Close => {
                     closed = true;
@@ -248,24 +255,24 @@ pub fn play(mut image: Vec<u8>, capacity: u64, input: &mut Unstructured<'_>) {
             }
         }
         if let Some(at) = now.held.first() {
-            life.acknowledge(*at);
+            incarnation.acknowledge(*at);
             now.waiting.remove(at);
         }
         if closed {
-            assert!(life.close());
+            assert!(incarnation.close());
         }
         model = Some(now);
-        image = life.with_image(<[u8]>::to_vec);
+        image = incarnation.with_image(<[u8]>::to_vec);
     }
 }
 
-fn send(life: &Life, model: &mut Model, number: u64, len: usize) {
+fn send(incarnation: &Incarnation, model: &mut Model, number: u64, len: usize) {
     let mut payload = number.to_le_bytes().to_vec();
     payload.resize(len, number as u8);
-    let Some(position) = life.send(&payload) else {
+    let Some(position) = incarnation.send(&payload) else {
         return;
     };
-    let tag = life.with_image(|image| {
+    let tag = incarnation.with_image(|image| {
         // Of an open file both copies are right, and the last row is that of now.
         let table = &image[crate::layout::TABLES[0]..];
         let count = crate::layout::get32(table, 12) as usize;

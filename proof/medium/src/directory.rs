@@ -1,10 +1,11 @@
 //! A directory on a simulated disk, and places for its files.
 //!
-//! A sector for each place says whether a file is there, and under which name: an entry is written as a whole, alone,
-//! and is durable when the directory was synced. A file's bytes are durable when the file was synced; neither says
-//! anything of the other. Numbers stand for names: 0 is the ring.
+//! A sector for each place says whether a file is there, and under which name: an entry is written as a
+//! whole, alone, and is durable when the directory was synced. A file's bytes are durable when the file was
+//! synced; neither says anything of the other. Numbers stand for names: 0 is the ring.
 //!
-//! The space of a removed file is free when the removal is durable and nobody has the file open, as on real disks.
+//! The space of a removed file is free when the removal is durable and nobody has the file open, as on real
+//! disks.
 
 use super::{PAGE_LEN, Part, SECTOR_LEN, Simulated};
 use std::io;
@@ -137,8 +138,8 @@ impl Directory {
         directory
     }
 
-    /// A power cut can leave a name twice, where it was taken from one file and given to another. A directory holds
-    /// one of them.
+    /// A power cut can leave a name twice, where it was taken from one file and given to another. A directory
+    /// holds one of them.
     fn mount(&self) {
         let mut numbers = Vec::new();
         for (place, entry) in self.entries() {

@@ -1,8 +1,8 @@
 //! A simulated medium for crash tests: remembers everything that was stored and every sync, so that
 //! the images that a power cut could have left can be made afterwards, for any moment of the run.
 //!
-//! It is one disk with one past. A file on it is a part, and so is the directory (`directory`): what one of them syncs
-//! says nothing of the others.
+//! It is one disk with one past. A file on it is a part, and so is the directory (`directory`): what one of
+//! them syncs says nothing of the others.
 
 #![allow(clippy::disallowed_types)] // never under loom
 
@@ -416,7 +416,8 @@ impl Memory for Simulated {
     }
 
     fn store_words(&self, word: u64, bytes: &[u8]) {
-        // One event, unless asked otherwise: it lies in one sector, and is short beside what writes sectors back.
+        // One event, unless asked otherwise: it lies in one sector, and is short beside what writes sectors
+        // back.
         self.write_words(word * WORD_LEN, bytes);
     }
 

@@ -1,6 +1,6 @@
-//! A disk that fails on command: what lies between the kernel and the file that holds the blocks is a process of
-//! QEMU, and its `blkdebug` answers requests with errors. Linux sees a block device, a loop device to be exact, and
-//! an I/O error.
+//! A disk that fails on command: what lies between the kernel and the file that holds the blocks is a process
+//! of QEMU, and its `blkdebug` answers requests with errors. Linux sees a block device, a loop device to be
+//! exact, and an I/O error.
 
 use crate::run;
 use crate::volume::{Frozen, Host, Kind, Mounted};
@@ -200,8 +200,8 @@ fn is_error(answer: &str) -> bool {
     answer.contains(r#""error""#)
 }
 
-/// Lets the kernel send one write after the other: QEMU 10.0 takes the next request into the memory of the one that
-/// it writes, and writes that.
+/// Lets the kernel send one write after the other: QEMU 10.0 takes the next request into the memory of the
+/// one that it writes, and writes that.
 fn one_at_a_time(export: &Path) {
     let connections = Path::new("/sys/fs/fuse/connections");
     let number = rustix::fs::minor(fs::metadata(export).unwrap().dev());
@@ -231,8 +231,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// It ends with this process, and does not see what is mounted later: if it did, and were the last to, its end would
-    /// unmount a file system on a device that it does not serve any more, and never come.
+    /// It ends with this process, and does not see what is mounted later: if it did, and were the last to,
+    /// its end would unmount a file system on a device that it does not serve any more, and never come.
     fn new(image: &Path, export: &Path) -> Daemon {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--mount"]);

@@ -6,7 +6,7 @@
 use crate::oracle::{Cut, Found, Oracle};
 use crate::random::Random;
 use crate::volume::{Frozen, Host, Kind};
-use crate::workload::{Life, Numbered, Sent, Tx};
+use crate::workload::{Incarnation, Numbered, Sent, Tx};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use walchan::{Delivery, Receiver};
 
-/// The longest that one cut, or one life, may take.
+/// The longest that one cut, or one incarnation, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the channel is, in its file system.
 pub const PLACE: &str = "queues/q";
@@ -31,7 +31,7 @@ pub struct Count {
     pub absent: u64,
     /// Copies mounted and opened: of each cut, and of cuts of what had been opened then.
     pub images: u64,
-    pub lives: u64,
+    pub incarnations: u64,
     /// Messages received from them.
     pub messages: u64,
     /// Messages that had to be there, or had to be gone.
@@ -108,7 +108,13 @@ impl Examiner {
     }
 
     /// Opens what a cut left, and what a second cut leaves of that.
-    pub fn examine(&mut self, frozen: Frozen, life: &Life, cut: Cut, oracle: &mut Oracle) {
+    pub fn examine(
+        &mut self,
+        frozen: Frozen,
+        incarnation: &Incarnation,
+        cut: Cut,
+        oracle: &mut Oracle,
+    ) {
         self.count.cuts += 1;
         match oracle.under_way(cut) {
             Some("opening") if !oracle.must_exist(cut) => self.count.creating += 1,
@@ -117,7 +123,7 @@ impl Examiner {
             None => {}
         }
         let mut file = None;
-        let outcome = self.open_twice(frozen, life, cut, oracle, &mut file);
+        let outcome = self.open_twice(frozen, incarnation, cut, oracle, &mut file);
         self.judge(outcome, &format!("{cut:?}"), oracle, file.as_deref());
         self.alive.fetch_add(1, Ordering::Relaxed);
     }
@@ -126,7 +132,7 @@ impl Examiner {
     fn open_twice(
         &mut self,
         frozen: Frozen,
-        life: &Life,
+        incarnation: &Incarnation,
         cut: Cut,
         oracle: &mut Oracle,
         file: &mut Option<Vec<u8>>,
@@ -142,7 +148,7 @@ impl Examiner {
         } else {
             self.count.absent += 1;
         }
-        let durability = life.mix.durability(&mut self.random);
+        let durability = incarnation.mix.durability(&mut self.random);
         let in_the_middle = self.random.below(2) == 0;
         let delay = self.random.below(self.opening_micros[usize::from(!exists)]);
         let delay = Duration::from_micros(delay);
@@ -150,7 +156,7 @@ impl Examiner {
         let name = self.name("frozen");
         let (opened, again) = thread::scope(|scope| {
             let opening = scope.spawn(|| {
-                let opened = Opened::new(&path, life, durability);
+                let opened = Opened::new(&path, incarnation, durability);
                 (opened, began.elapsed())
             });
             if in_the_middle {
@@ -175,7 +181,11 @@ impl Examiner {
             return Err("the file is gone after a second cut".to_owned());
         }
         let there = path.exists();
-        let opened = Opened::new(&path, life, life.mix.durability(&mut self.random))?;
+        let opened = Opened::new(
+            &path,
+            incarnation,
+            incarnation.mix.durability(&mut self.random),
+        )?;
         let second = self.drain(opened, &path, there, oracle)?;
         if second != found {
             return Err(format!(
@@ -222,7 +232,7 @@ impl Examiner {
         self.count.messages += found.len() as u64;
         self.names += 1;
         let key = (u64::MAX, self.names);
-        // Of a channel that was full, the keeper gives the space back in its own time.
+        // Of a channel that was full, the housekeeper gives the space back in its own time.
         let start = Instant::now();
         loop {
             match tx.send(Numbered::new(key.0, key.1)) {
@@ -242,7 +252,7 @@ impl Examiner {
         oracle.given(Delivery::id(&d), key)?;
         drop((d, tx));
         rx.close().map_err(|e| format!("close: {e}"))?;
-        // Nothing is left of what overflowed.
+        // No segment is left.
         let names = fs::read_dir(path.parent().unwrap()).unwrap();
         let names = names.map(|entry| {
             let entry = entry.unwrap();
@@ -258,20 +268,24 @@ impl Examiner {
     }
 
     /// Opens the file of a process that is dead while the power stayed.
-    pub fn examine_killed(&mut self, life: &Life, oracle: &mut Oracle) {
-        let outcome = self.open_killed(life, oracle);
+    pub fn examine_killed(&mut self, incarnation: &Incarnation, oracle: &mut Oracle) {
+        let outcome = self.open_killed(incarnation, oracle);
         self.judge(outcome, "in the end", oracle, None);
     }
 
-    fn open_killed(&mut self, life: &Life, oracle: &mut Oracle) -> Result<(), String> {
-        let existed = life.path.exists();
-        let opened = Opened::new(&life.path, life, life.durability)?;
-        let found = self.drain(opened, &life.path, existed, oracle)?;
+    fn open_killed(
+        &mut self,
+        incarnation: &Incarnation,
+        oracle: &mut Oracle,
+    ) -> Result<(), String> {
+        let existed = incarnation.path.exists();
+        let opened = Opened::new(&incarnation.path, incarnation, incarnation.durability)?;
+        let found = self.drain(opened, &incarnation.path, existed, oracle)?;
         self.count.promises += oracle.check_killed(&found)?;
         Ok(())
     }
 
-    /// Counts a violation, and keeps what tells about it.
+    /// Counts a violation, and keeps what shows it.
     fn judge(
         &mut self,
         outcome: Result<(), String>,
@@ -305,12 +319,16 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(path: &Path, life: &Life, durability: walchan::Durability) -> Result<Opened, String> {
+    fn new(
+        path: &Path,
+        incarnation: &Incarnation,
+        durability: walchan::Durability,
+    ) -> Result<Opened, String> {
         let options = walchan::Options {
             durability,
-            ..life.options()
+            ..incarnation.options()
         };
-        let opened = life.open(path, 10_000, options);
+        let opened = incarnation.open(path, 10_000, options);
         let (tx, rx) = opened.map_err(|e| format!("open: {e}"))?;
         Ok(Opened { tx, rx })
     }

@@ -21,7 +21,7 @@ use walchan::{Durability, Options};
 pub const RING: u64 = 64 << 10;
 /// Bytes before it.
 pub const HEADER: u64 = 19 * 4096;
-/// The names of channels, which tell their durability.
+/// The names of channels, which name their durability.
 pub const NAMES: [&str; 3] = ["flush", "every", "send"];
 
 /// The options for such a name.

@@ -1,8 +1,8 @@
 //! What the tests of this package share: walchan against real file systems, real devices and a real kernel.
 //!
 //! They need root, loop devices and a few programs. A test that lacks something says so and passes; with
-//! `WALCHAN_SYSTEM_TESTS=required` it fails instead. Each mounts in a namespace of its own, so that nothing stays
-//! behind, however it ends.
+//! `WALCHAN_SYSTEM_TESTS=required` it fails instead. Each mounts in a namespace of its own, so that nothing
+//! stays behind, however it ends.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
@@ -22,8 +22,8 @@ pub mod workload;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// How often a test does what it does: the value of an environment variable, or `few`, which is what every run of
-/// the tests can afford.
+/// How often a test does what it does: the value of an environment variable, or `few`, which is what every
+/// run of the tests can afford.
 pub fn times(variable: &str, few: u64) -> u64 {
     std::env::var(variable).map_or(few, |value| value.parse().unwrap())
 }

@@ -1,5 +1,5 @@
-//! A device whose every write and flush is recorded, and the images that a disk with a volatile cache could hold when
-//! the power goes: all that was written before the last flush, and of what came later any part.
+//! A device whose every write and flush is recorded, and the images that a disk with a volatile cache could
+//! hold when the power goes: all that was written before the last flush, and of what came later any part.
 //!
 //! The record is that of qemu's `blklogwrites`, in the format of the kernel's `dm-log-writes`.
 
@@ -56,8 +56,8 @@ impl Lossy {
             format!("driver=file,node-name={node},filename={}", path.display())
         };
         let export = exported.display();
-        // It ends with this process. It does not see what is mounted later: if it did, and were the last to, its end
-        // would unmount a file system on a device that it does not serve any more, and never come.
+        // It ends with this process. It does not see what is mounted later: if it did, and were the last to,
+        // its end would unmount a file system on a device that it does not serve any more, and never come.
         host.share();
         let daemon = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--mount"])

@@ -1,5 +1,5 @@
-//! Somebody else on the same file system, who writes and syncs a file of its own, or everything: what others have
-//! written reaches the disk earlier than it would.
+//! Somebody else on the same file system, who writes and syncs a file of its own, or everything: what others
+//! have written reaches the disk earlier than it would.
 
 #![allow(clippy::unwrap_used)]
 

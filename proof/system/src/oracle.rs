@@ -1,7 +1,7 @@
 //! What must be, may be and must not be in a file after a power cut, from what processes reported.
 //!
-//! Reports are numbered as they were made. A cut lies between two of them: what had been reported before it began is
-//! promised, what had been begun before it ended is possible.
+//! Reports are numbered as they were made. A cut lies between two of them: what had been reported before it
+//! began is promised, what had been begun before it ended is possible.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use walchan::MessageId;
 /// Who sent a message, and which one of theirs it is.
 pub type Key = (u64, u64);
 
-/// What a life promises of sends that returned.
+/// What an incarnation promises of sends that returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Promise {
     Each,
@@ -21,8 +21,8 @@ enum Promise {
 /// The numbers of the reports about one message.
 #[derive(Clone, Debug, Default)]
 struct Message {
-    /// Index of the life that sent it.
-    life: usize,
+    /// Index of the incarnation that sent it.
+    incarnation: usize,
     sending: usize,
     sent: Option<usize>,
     refused: bool,
@@ -58,11 +58,11 @@ pub struct Found {
     pub deliveries: u32,
 }
 
-/// What the processes that used one file have told.
+/// What the processes that used one file have reported.
 #[derive(Debug, Default)]
 pub struct Oracle {
     reports: Vec<String>,
-    lives: Vec<Promise>,
+    incarnations: Vec<Promise>,
     /// When they began.
     began: Vec<usize>,
     messages: BTreeMap<Key, Message>,
@@ -73,7 +73,8 @@ pub struct Oracle {
     ids: BTreeMap<MessageId, Key>,
     /// When the file was there for sure.
     opened: Option<usize>,
-    /// The channel has several files: a sync of what was sent into one takes no acknowledgement of another along.
+    /// The channel has several files: a sync of what was sent into one takes no acknowledgement of another
+    /// along.
     pub grows: bool,
 }
 
@@ -113,14 +114,14 @@ impl Oracle {
         (!over).then(|| &self.reports[last.began][..7])
     }
 
-    /// Takes note of a report. What it tells must be possible: nobody has cut the power of this process.
+    /// Takes note of a report. What it says must be possible: nobody has cut the power of this process.
     pub fn hear(&mut self, report: &str) -> Result<(), String> {
         let now = self.reports.len();
         self.reports.push(report.to_owned());
         let (what, rest) = report.split_once(' ').unwrap_or((report, ""));
         match what {
             "opening" => {
-                self.lives.push(match rest.split_once(' ') {
+                self.incarnations.push(match rest.split_once(' ') {
                     Some((_, max_ops)) => Promise::AllBut(number(max_ops)),
                     None if rest == "send" => Promise::Each,
                     None => Promise::None,
@@ -138,10 +139,10 @@ impl Oracle {
             "syncing" => self.begins(rest, rest.starts_with("sends"), rest.starts_with("acks")),
             "synced" => self.done(rest),
             "sending" => {
-                let life = self.lives.len() - 1;
+                let incarnation = self.incarnations.len() - 1;
                 let message = self.message(rest);
-                (message.life, message.sending) = (life, now);
-                if self.lives[life] == Promise::Each && !self.grows {
+                (message.incarnation, message.sending) = (incarnation, now);
+                if self.incarnations[incarnation] == Promise::Each && !self.grows {
                     // A send with a sync of its own takes earlier acknowledgements along.
                     self.begins(&format!("send {rest}"), false, true);
                 }
@@ -225,10 +226,10 @@ impl Oracle {
         };
         let (sends, acks) = (last(|s| s.sends), last(|s| s.acks));
         let found: BTreeMap<Key, &Found> = found.iter().map(|f| (f.key, f)).collect();
-        let mut lost = vec![Vec::new(); self.lives.len()];
+        let mut lost = vec![Vec::new(); self.incarnations.len()];
         let mut checked = 0;
         for (key, m) in &self.messages {
-            let promise = self.lives[m.life];
+            let promise = self.incarnations[m.incarnation];
             let returned = m.sent.is_some_and(|at| at < cut.before);
             let synced = m.sent.is_some_and(|at| Some(at) < sends) || promise == Promise::Each;
             let acking = m.acking.is_some_and(|at| at < cut.after);
@@ -237,7 +238,7 @@ impl Oracle {
                 None if returned && synced && !acking => {
                     return Err(format!("{key:?} is lost: {m:?}"));
                 }
-                None if returned && !acking => lost[m.life].push(*key),
+                None if returned && !acking => lost[m.incarnation].push(*key),
                 None => {}
                 Some(f) => {
                     ensure(m.sending < cut.after, || {
@@ -250,7 +251,7 @@ impl Oracle {
             }
             checked += u64::from(done || returned && synced && !acking);
         }
-        for (promise, lost) in self.lives.iter().zip(&lost) {
+        for (promise, lost) in self.incarnations.iter().zip(&lost) {
             if let Promise::AllBut(most) = *promise {
                 ensure(lost.len() as u64 <= most, || {
                     format!("more than {most} lost: {lost:?}")
@@ -290,8 +291,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// A cut may take back what was counted since the last sync; what was not reported may have been counted, once in
-    /// each life.
+    /// A cut may take back what was counted since the last sync; what was not reported may have been counted,
+    /// once in each incarnation.
     fn check_deliveries(
         &self,
         cut: Cut,
@@ -301,9 +302,9 @@ impl Oracle {
     ) -> Result<(), String> {
         let got = |until: Option<usize>| m.got.iter().filter(|at| Some(**at) < until).count();
         let least = got(synced) + 1;
-        let lives = self.began[m.life..].iter();
-        let lives = lives.filter(|at| **at < cut.after).count();
-        let most = got(Some(cut.after)) + 1 + lives;
+        let incarnations = self.began[m.incarnation..].iter();
+        let incarnations = incarnations.filter(|at| **at < cut.after).count();
+        let most = got(Some(cut.after)) + 1 + incarnations;
         let deliveries = f.deliveries as usize;
         let possible = least.min(14)..=most;
         ensure(possible.contains(&deliveries), || {

@@ -1,7 +1,8 @@
 //! What a process that will not end in order says about itself, and those who listen.
 //!
-//! A report is one line, written in one piece before the next instruction: it is on its way even if that one is never
-//! executed. The other end can tell how much had been said at a moment, whether it has read it yet or not.
+//! A report is one line, written in one piece before the next instruction: it is on its way even if that one
+//! is never executed. The other end can tell how much had been said at a moment, whether it has read it yet
+//! or not.
 
 #![allow(clippy::disallowed_types)] // never under loom
 #![allow(clippy::unwrap_used)]
@@ -67,7 +68,8 @@ impl Listener {
             let mut buffer = vec![0; 1 << 16];
             let mut ended = false;
             while !ended {
-                // Outside of the lock; what is read inside is either in the pipe or in the text for everyone else.
+                // Outside of the lock; what is read inside is either in the pipe or in the text for everyone
+                // else.
                 poll(&mut [PollFd::new(&pipe, PollFlags::IN)], None).unwrap();
                 let mut locked = heard.0.lock().unwrap();
                 let len = rustix::io::read(&*pipe, &mut buffer).unwrap();
@@ -87,8 +89,8 @@ impl Listener {
         heard.text.len() + waiting as usize
     }
 
-    /// The reports up to a mark that were not taken yet; `None`: all that there ever will be, once the other end
-    /// is closed.
+    /// The reports up to a mark that were not taken yet; `None`: all that there ever will be, once the other
+    /// end is closed.
     pub fn take(&mut self, mark: Option<usize>) -> Vec<String> {
         let mut heard = self.heard.0.lock().unwrap();
         while !heard.ended && mark.is_none_or(|mark| heard.text.len() < mark) {

@@ -1,8 +1,8 @@
 //! A process whose every system call waits for what another process decides: go on, fail, die.
 //!
-//! The child asks for it itself ([`begin`]), so that no call of its start is among them, and threads that it starts
-//! later are watched, too. The kernel hands each call to the watching process before it happens (a seccomp filter
-//! that notifies). A call that is to fail is not made. Needs neither root nor another program.
+//! The child asks for it itself ([`begin`]), so that no call of its start is among them, and threads that it
+//! starts later are watched, too. The kernel hands each call to the watching process before it happens (a
+//! seccomp filter that notifies). A call that is to fail is not made. Needs neither root nor another program.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -42,7 +42,7 @@ pub struct Call {
     pub thread: usize,
     /// `openat`; a number for those without a name here.
     pub name: String,
-    /// The file it is about, from the directory of the test on; or what else tells such calls apart.
+    /// The file it is about, from the directory of the test on; or what else distinguishes such calls.
     pub target: String,
     pub args: [u64; 6],
 }
@@ -269,7 +269,7 @@ impl Watched {
     }
 }
 
-/// Which argument tells what a call is about.
+/// Which argument says what a call is about.
 #[derive(Clone, Copy)]
 enum About {
     Nothing,
@@ -349,8 +349,8 @@ const NAMES: &[(i64, &str, About)] = &[
     (libc::SYS_getpid, "getpid", About::Nothing),
 ];
 
-/// Runs a command that calls [`begin`], and asks `decide` about each call from then on. Lines that it writes to
-/// its standard output go into the events, and on. `dir` is what targets are shortened by.
+/// Runs a command that calls [`begin`], and asks `decide` about each call from then on. Lines that it writes
+/// to its standard output go into the events, and on. `dir` is what targets are shortened by.
 pub fn watch(command: &mut Command, dir: &Path, decide: &mut dyn FnMut(&Call) -> Verdict) -> Ended {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut child = command

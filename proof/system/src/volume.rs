@@ -163,8 +163,8 @@ impl Host {
         }
     }
 
-    /// Mounts a frozen copy, as a machine does when the power is back; its file goes when the volume is dropped, for
-    /// nobody else has use for it.
+    /// Mounts a frozen copy, as a machine does when the power is back; its file goes when the volume is
+    /// dropped, for nobody else has use for it.
     pub fn thaw(&self, frozen: Frozen, name: &str) -> Volume {
         let Frozen { kind, image } = frozen;
         if kind == Kind::Ext4NoJournal {
@@ -237,7 +237,8 @@ impl Mounted {
 
     /// What is in a file, by a loop device that goes when it is unmounted.
     fn image(kind: Kind, options: &str, image: &Path, at: PathBuf) -> Mounted {
-        // `mount` can do this, too, but asks every loop device there is first, and one that is out of order never answers.
+        // `mount` can do this, too, but asks every loop device there is first, and one that is out of order
+        // never answers.
         let mut losetup = Command::new("losetup");
         let losetup = losetup.args(["--find", "--show"]).arg(image);
         let node = run(losetup.env("PATH", with_sbin()));

@@ -1,5 +1,5 @@
-//! Lives of a channel under a random load: four producers, one receiver, two threads that acknowledge in any order,
-//! and explicit syncs. Each says what it is about to do, and what came of it.
+//! Incarnations of a channel under a random load: four producers, one receiver, two threads that acknowledge
+//! in any order, and explicit syncs. Each says what it is about to do, and what came of it.
 
 #![allow(clippy::disallowed_types)] // never under loom
 #![allow(clippy::unwrap_used)]
@@ -33,7 +33,7 @@ pub struct Numbered {
 impl Numbered {
     pub fn new(producer: u64, number: u64) -> Self {
         let mut random = Random::new(producer << 32 | number);
-        // In every other life large ones go round in a small ring quickly, even with a sync each.
+        // In every other incarnation large ones go round in a small ring quickly, even with a sync each.
         let large = producer / PRODUCERS % 2 == 1;
         let longest = match random.below(100) {
             0 => 30_000,
@@ -96,13 +96,13 @@ impl Tx {
 /// Bytes that a channel without a bound may have.
 const BYTES_MAX: u64 = 4 << 20;
 
-/// Which durabilities the lives of one file have.
+/// Which durabilities the incarnations of one file have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mix {
     PerSend,
     Every,
     FlushOnly,
-    /// Another one in each life.
+    /// Another one in each incarnation.
     All,
 }
 
@@ -127,20 +127,20 @@ impl Mix {
     }
 }
 
-/// What one life is to be like: all of it follows from the first four.
+/// What one incarnation is to be like: all of it follows from the first four.
 #[derive(Clone, Debug)]
-pub struct Life {
+pub struct Incarnation {
     pub path: PathBuf,
     pub seed: u64,
     pub number: u64,
     pub mix: Mix,
     pub durability: Durability,
-    /// The channel has no bound, and overflows.
+    /// The channel has no bound, and grows into segments.
     pub grows: bool,
     ring_bytes: u64,
     bound: usize,
     receiver: ReceiverOptions,
-    /// Nothing is received before the life ends: a large backlog.
+    /// Nothing is received before the incarnation ends: a large backlog.
     hoards: bool,
     /// So many deliveries are held by each of those who acknowledge, if there is room.
     held: usize,
@@ -152,15 +152,15 @@ pub struct Life {
     sync_one_in: Option<NonZeroU64>,
 }
 
-impl Life {
-    pub fn new(path: &Path, seed: u64, number: u64, mix: Mix) -> Life {
+impl Incarnation {
+    pub fn new(path: &Path, seed: u64, number: u64, mix: Mix) -> Incarnation {
         let ring_bytes = [64 << 10, 64 << 10, 256 << 10, 1 << 20];
         let mut of_file = Random::new(seed);
         let ring_bytes = ring_bytes[of_file.below(4) as usize];
         let grows = of_file.below(2) == 0;
         let ring_bytes = if grows { 64 << 10 } else { ring_bytes };
         let mut random = Random::new(seed.wrapping_add(number + 1));
-        Life {
+        Incarnation {
             path: path.to_owned(),
             seed,
             number,
@@ -191,7 +191,7 @@ impl Life {
         }
     }
 
-    /// Opens the channel of this life at a path, or makes it.
+    /// Opens the channel of this incarnation at a path, or makes it.
     pub fn open(
         &self,
         path: &Path,
@@ -213,18 +213,18 @@ impl Life {
         format!("{path}\n{seed}\n{number}\n{mix}")
     }
 
-    pub fn of_role(role: &str) -> Life {
+    pub fn of_role(role: &str) -> Incarnation {
         let parts: Vec<_> = role.split('\n').collect();
         let number = |n: usize| parts[n].parse::<u64>().unwrap();
         let mix = Mix::ALL[number(3) as usize];
-        Life::new(Path::new(parts[0]), number(1), number(2), mix)
+        Incarnation::new(Path::new(parts[0]), number(1), number(2), mix)
     }
 
     fn random(&self, thread: u64) -> Random {
         Random::new(self.seed ^ (self.number << 8 | thread) << 20)
     }
 
-    /// Lives it, until standard input ends; then it comes to an end in order.
+    /// Runs it, until standard input ends; then closes the channel in order.
     pub fn live(&self) {
         // Nobody else would end it.
         let signal = rustix::process::Signal::KILL;
@@ -308,8 +308,8 @@ impl Life {
         }
     }
 
-    /// Hands out what it receives, until all producers are gone. At the end of the life it leaves much of it to the
-    /// next one.
+    /// Hands out what it receives, until all producers are gone. At the end of the incarnation it leaves much
+    /// of it to the next one.
     fn receive(
         &self,
         rx: &Receiver<Numbered>,
@@ -348,8 +348,8 @@ impl Life {
         }
     }
 
-    /// Keeps some, and acknowledges any of them; half of them when nothing has come for a while, for they may be in
-    /// the way.
+    /// Keeps some, and acknowledges any of them; half of them when nothing has come for a while, for they may
+    /// be in the way.
     fn acknowledge(&self, n: u64, take: &mpsc::Receiver<Delivery<Numbered>>, reports: &Reports) {
         let mut random = self.random(101 + n);
         let mut held: Vec<Delivery<Numbered>> = Vec::new();

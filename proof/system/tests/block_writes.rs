@@ -1,4 +1,5 @@
-//! What a durable send writes, counted by the block layer: the pages of the message, one page of checkpoint, one flush.
+//! What a durable send writes, counted by the block layer: the pages of the message, one page of checkpoint,
+//! one flush.
 #![allow(clippy::unwrap_used)]
 
 use rustix::mm::{MapFlags, ProtFlags, mmap};
@@ -94,8 +95,9 @@ fn sends(counts: &Counts, ends: &Ends, rounds: u64) -> Each {
     each(counts, rounds, |_| ends.0.send(text.clone()).unwrap())
 }
 
-/// A file of the size of the ring, filled by writes of so many bytes, and mapped; then one byte after the other is
-/// stored and synced. What the write that filled the cache left there decides how much a store makes dirty.
+/// A file of the size of the ring, filled by writes of so many bytes, and mapped; then one byte after the
+/// other is stored and synced. What the write that filled the cache left there decides how much a store makes
+/// dirty.
 #[allow(unsafe_code)]
 fn plain(counts: &Counts, path: &Path, step: usize, rounds: u64) -> Each {
     let file = File::create_new(path).unwrap();
@@ -153,8 +155,8 @@ fn a_durable_send_writes_its_page_and_one_flush() {
             if kind == Kind::Btrfs {
                 return;
             }
-            // A frame of 144 bytes begins in the last 143 of a page 36 times in 1024: then it has two. The rest is
-            // what the journal writes of the file's time. One in nine stores a checkpoint.
+            // A frame of 144 bytes begins in the last 143 of a page 36 times in 1024: then it has two. The
+            // rest is what the journal writes of the file's time. One in nine stores a checkpoint.
             let pages = 4096.0 * (1.0 + 0.04 + 1.0 / 9.0);
             assert!(each.bytes <= pages + 400.0, "{kind:?}, {what}: {each:?}");
             assert!(each.flushes <= 1.05, "{kind:?}, {what}: {each:?}");

@@ -1,4 +1,5 @@
-//! What a bounded channel asks of the system once it is open: syncs, and nothing that makes a file or has it grow.
+//! What a bounded channel asks of the system once it is open: syncs, and nothing that makes a file or has it
+//! grow.
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 mod calls;

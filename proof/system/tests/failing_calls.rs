@@ -1,5 +1,5 @@
-//! Each system call of a life fails, once and for ever. The step that needed it tells the error of the system, or does
-//! without the call; no `Ok` is a lie, nothing half-made stays, nothing hangs.
+//! Each system call of an incarnation fails, once and for ever. The step that needed it returns the error of
+//! the system, or does without the call; no `Ok` is a lie, nothing half-made stays, nothing hangs.
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 mod calls;
@@ -65,14 +65,14 @@ fn cases(like: &Case, bytes: Option<&[u8]>) -> Vec<Case> {
         let by_first = call.thread == 0;
         let count = counts.entry((call.name.clone(), by_first)).or_default();
         *count += 1;
-        // One overflow file is like another.
+        // One segment is like another.
         let target = call.target.replace(|c: char| c.is_ascii_digit(), "");
         let is_new = places.insert((call.name.clone(), target, by_first));
         for (error, for_ever) in failures(call) {
             let one_in = match (like.script, all()) {
                 // It makes ten times as many calls.
-                ("overflow", true) => 10,
-                ("overflow", false) => 400,
+                ("segments", true) => 10,
+                ("segments", false) => 400,
                 (_, true) => 1,
                 (_, false) => 15,
             };
@@ -144,23 +144,23 @@ fn run(like: &Case, at_least: usize) {
 }
 
 #[test]
-fn whatever_call_fails_a_life_with_a_sync_for_each_send_keeps_its_word() {
+fn whatever_call_fails_a_channel_with_a_sync_for_each_send_keeps_its_word() {
     run_if_child();
-    let test = "whatever_call_fails_a_life_with_a_sync_for_each_send_keeps_its_word";
+    let test = "whatever_call_fails_a_channel_with_a_sync_for_each_send_keeps_its_word";
     run(&like(test, "cycle", "send"), 80);
 }
 
 #[test]
-fn whatever_call_fails_a_life_with_background_syncs_keeps_its_word() {
+fn whatever_call_fails_a_channel_with_background_syncs_keeps_its_word() {
     run_if_child();
-    let test = "whatever_call_fails_a_life_with_background_syncs_keeps_its_word";
+    let test = "whatever_call_fails_a_channel_with_background_syncs_keeps_its_word";
     run(&like(test, "cycle", "every"), 80);
 }
 
 #[test]
-fn whatever_call_fails_a_life_without_syncs_keeps_its_word() {
+fn whatever_call_fails_a_channel_without_syncs_keeps_its_word() {
     run_if_child();
-    let test = "whatever_call_fails_a_life_without_syncs_keeps_its_word";
+    let test = "whatever_call_fails_a_channel_without_syncs_keeps_its_word";
     run(&like(test, "cycle", "flush"), 80);
 }
 
@@ -173,24 +173,24 @@ fn whatever_call_fails_a_recovery_keeps_its_word() {
 }
 
 #[test]
-fn whatever_call_fails_an_overflow_with_a_sync_for_each_send_keeps_its_word() {
+fn whatever_call_fails_a_growing_channel_with_a_sync_for_each_send_keeps_its_word() {
     run_if_child();
-    let test = "whatever_call_fails_an_overflow_with_a_sync_for_each_send_keeps_its_word";
-    run(&like(test, "overflow", "send"), 80);
+    let test = "whatever_call_fails_a_growing_channel_with_a_sync_for_each_send_keeps_its_word";
+    run(&like(test, "segments", "send"), 80);
 }
 
 #[test]
-fn whatever_call_fails_an_overflow_with_background_syncs_keeps_its_word() {
+fn whatever_call_fails_a_growing_channel_with_background_syncs_keeps_its_word() {
     run_if_child();
-    let test = "whatever_call_fails_an_overflow_with_background_syncs_keeps_its_word";
-    run(&like(test, "overflow", "every"), 80);
+    let test = "whatever_call_fails_a_growing_channel_with_background_syncs_keeps_its_word";
+    run(&like(test, "segments", "every"), 80);
 }
 
 #[test]
-fn whatever_call_fails_an_overflow_without_syncs_keeps_its_word() {
+fn whatever_call_fails_a_growing_channel_without_syncs_keeps_its_word() {
     run_if_child();
-    let test = "whatever_call_fails_an_overflow_without_syncs_keeps_its_word";
-    run(&like(test, "overflow", "flush"), 80);
+    let test = "whatever_call_fails_a_growing_channel_without_syncs_keeps_its_word";
+    run(&like(test, "segments", "flush"), 80);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Disks that are full to the last block: an open bounded channel does not notice, a new one is refused whole.
+//! Disks that are full to the last block: an open bounded channel does not notice, a new one is refused
+//! whole.
 #![allow(clippy::unwrap_used)]
 
 use rustix::process::{Pid, Signal};
@@ -95,8 +96,8 @@ impl Channel {
     }
 }
 
-/// So many laps for a durability. On a full btrfs each page that a lap dirties costs milliseconds: the kernel looks for
-/// space, and writes all pages back, before it sees that it needs none.
+/// So many laps for a durability. On a full btrfs each page that a lap dirties costs milliseconds: the kernel
+/// looks for space, and writes all pages back, before it sees that it needs none.
 fn laps(name: &str, slow: bool) -> u64 {
     let laps = match name {
         "flush" => times("WALCHAN_LAPS", 200),

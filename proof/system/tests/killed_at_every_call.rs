@@ -1,5 +1,5 @@
-//! A process is killed at each system call that it makes, one process for each. What it said before is what must
-//! hold afterwards; the file opens, nothing else stays beside it, and new messages flow.
+//! A process is killed at each system call that it makes, one process for each. What it said before is what
+//! must hold afterwards; the file opens, nothing else stays beside it, and new messages flow.
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 mod calls;
@@ -75,7 +75,7 @@ fn sweep(test: &str, script: &str, durability: &str, links: bool) {
             }
             kills += 1;
             kill.nth += 1;
-            if script == "overflow" && !all() {
+            if script == "segments" && !all() {
                 kill.nth += random.below(16) as usize;
             }
         }
@@ -85,56 +85,56 @@ fn sweep(test: &str, script: &str, durability: &str, links: bool) {
         }
     }
     println!("KILLED {kills} processes: {script}, {durability}");
-    let least = if script == "overflow" { 50 } else { 100 };
+    let least = if script == "segments" { 50 } else { 100 };
     assert!(kills > least, "only {kills}");
 }
 
 #[test]
-fn a_life_with_a_sync_for_each_send_is_killed_at_every_call() {
+fn a_channel_with_a_sync_for_each_send_is_killed_at_every_call() {
     run_if_child();
-    let test = "a_life_with_a_sync_for_each_send_is_killed_at_every_call";
+    let test = "a_channel_with_a_sync_for_each_send_is_killed_at_every_call";
     sweep(test, "cycle", "send", false);
 }
 
 #[test]
-fn a_life_with_background_syncs_is_killed_at_every_call() {
+fn a_channel_with_background_syncs_is_killed_at_every_call() {
     run_if_child();
-    let test = "a_life_with_background_syncs_is_killed_at_every_call";
+    let test = "a_channel_with_background_syncs_is_killed_at_every_call";
     sweep(test, "cycle", "every", false);
 }
 
 #[test]
-fn a_life_without_syncs_is_killed_at_every_call() {
+fn a_channel_without_syncs_is_killed_at_every_call() {
     run_if_child();
-    let test = "a_life_without_syncs_is_killed_at_every_call";
+    let test = "a_channel_without_syncs_is_killed_at_every_call";
     sweep(test, "cycle", "flush", false);
 }
 
 #[test]
-fn an_overflow_with_a_sync_for_each_send_is_killed_at_every_call() {
+fn a_growing_channel_with_a_sync_for_each_send_is_killed_at_every_call() {
     run_if_child();
-    let test = "an_overflow_with_a_sync_for_each_send_is_killed_at_every_call";
-    sweep(test, "overflow", "send", false);
+    let test = "a_growing_channel_with_a_sync_for_each_send_is_killed_at_every_call";
+    sweep(test, "segments", "send", false);
 }
 
 #[test]
-fn an_overflow_with_background_syncs_is_killed_at_every_call() {
+fn a_growing_channel_with_background_syncs_is_killed_at_every_call() {
     run_if_child();
-    let test = "an_overflow_with_background_syncs_is_killed_at_every_call";
-    sweep(test, "overflow", "every", false);
+    let test = "a_growing_channel_with_background_syncs_is_killed_at_every_call";
+    sweep(test, "segments", "every", false);
 }
 
 #[test]
-fn an_overflow_without_syncs_is_killed_at_every_call() {
+fn a_growing_channel_without_syncs_is_killed_at_every_call() {
     run_if_child();
-    let test = "an_overflow_without_syncs_is_killed_at_every_call";
-    sweep(test, "overflow", "flush", false);
+    let test = "a_growing_channel_without_syncs_is_killed_at_every_call";
+    sweep(test, "segments", "flush", false);
 }
 
 #[test]
-fn a_life_that_cannot_rename_is_killed_at_every_call() {
+fn a_channel_that_cannot_rename_is_killed_at_every_call() {
     run_if_child();
-    let test = "a_life_that_cannot_rename_is_killed_at_every_call";
+    let test = "a_channel_that_cannot_rename_is_killed_at_every_call";
     sweep(test, "cycle", "send", true);
 }
 

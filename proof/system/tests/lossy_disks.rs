@@ -1,12 +1,13 @@
-//! The power fails on a disk with a volatile cache: what was written since the last flush is there in part, in any
-//! order, in pieces of a sector (not on btrfs, which does not stand that), a page or a whole write.
+//! The power fails on a disk with a volatile cache: what was written since the last flush is there in part,
+//! in any order, in pieces of a sector (not on btrfs, which does not stand that), a page or a whole write.
 //!
-//! A process works on a file; every write and flush of the device is recorded, with marks between them. Afterwards disks
-//! are made from the record, for moments between any two writes; each is mounted, the channel in it opened, and compared
-//! with what the process had reported at the marks around that moment.
+//! A process works on a file; every write and flush of the device is recorded, with marks between them.
+//! Afterwards disks are made from the record, for moments between any two writes; each is mounted, the
+//! channel in it opened, and compared with what the process had reported at the marks around that moment.
 //!
-//! `WALCHAN_CUTS` is how many disks are made for each file system, `WALCHAN_CUTS_SEED` the seed of the lives. The record
-//! is the scheduler's: a seed does not bring a failure back, so the file and the reports of each are kept.
+//! `WALCHAN_CUTS` is how many disks are made for each file system, `WALCHAN_CUTS_SEED` the seed of the
+//! incarnations. The record is the scheduler's: a seed does not bring a failure back, so the file and the
+//! reports of each are kept.
 #![allow(clippy::unwrap_used)]
 
 use system_tests::child::role;
@@ -16,13 +17,13 @@ use system_tests::neighbour::Neighbour;
 use system_tests::oracle::{Cut, Oracle};
 use system_tests::reports::Process;
 use system_tests::volume::Kind;
-use system_tests::workload::{Life, Mix};
+use system_tests::workload::{Incarnation, Mix};
 use system_tests::{can_run, times};
 
 /// Disks that are made from one record.
 const CUTS_OF_A_RECORD: u64 = 40;
-/// Lives and marks of a record.
-const LIVES: u64 = 4;
+/// Incarnations and marks of a record.
+const INCARNATIONS: u64 = 4;
 const MARKS_OF_A_LIFE: u64 = 40;
 
 #[test]
@@ -48,7 +49,7 @@ fn btrfs_on_a_lossy_disk_keeps_every_promise() {
 
 fn cut(test: &'static str, kind: Kind) {
     if let Some(role) = role() {
-        return Life::of_role(&role).live();
+        return Incarnation::of_role(&role).live();
     }
     let programs = [Kind::PROGRAMS.as_slice(), &PROGRAMS].concat();
     if !can_run(test, &programs) {
@@ -77,20 +78,28 @@ fn record_and_cut(test: &str, examiner: &mut Examiner, mix: Mix, cuts: u64) {
     let mut disk = Lossy::new(&examiner.host, examiner.kind, &name);
     let path = disk.path().join(PLACE);
     let mut seed = examiner.random.number() >> 8;
-    // An ext4 whose directories change while its disk loses what was not flushed does not mount each time; one without a journal mounts,
-    // but a name can be gone then, or lead to what another file holds, as it can where the disk loses nothing. How overflow files stand power
-    // cuts on ext4 with a journal, `power_cuts` looks at.
+    // An ext4 whose directories change while its disk loses what was not flushed does not mount each time;
+    // one without a journal mounts, but a name can be gone then, or lead to what another file holds, as it
+    // can where the disk loses nothing. How segments stand power cuts on ext4 with a journal, `power_cuts`
+    // looks at.
     let is_ext4 = matches!(examiner.kind, Kind::Ext4 | Kind::Ext4NoJournal);
-    while is_ext4 && Life::new(&path, seed, 0, mix).grows {
+    while is_ext4 && Incarnation::new(&path, seed, 0, mix).grows {
         seed = examiner.random.number() >> 8;
     }
-    let mut oracle = Oracle::new(Life::new(&path, seed, 0, mix).grows);
+    let mut oracle = Oracle::new(Incarnation::new(&path, seed, 0, mix).grows);
     // What had been reported before and after each mark.
     let mut marks = Vec::new();
-    for number in 0..LIVES {
-        let life = Life::new(&path, seed, number, mix);
+    for number in 0..INCARNATIONS {
+        let incarnation = Incarnation::new(&path, seed, number, mix);
         let neighbour = Neighbour::new(disk.path(), examiner.random.number());
-        live(test, examiner, &life, &mut disk, &mut oracle, &mut marks);
+        live(
+            test,
+            examiner,
+            &incarnation,
+            &mut disk,
+            &mut oracle,
+            &mut marks,
+        );
         drop(neighbour);
     }
     let mut record = disk.finish(&examiner.host, &format!("{name}-durable"));
@@ -103,7 +112,7 @@ fn record_and_cut(test: &str, examiner: &mut Examiner, mix: Mix, cuts: u64) {
         .map(|_| first + 1 + random.below((last - first) as u64) as usize)
         .collect();
     ends.sort_unstable();
-    let life = Life::new(&path, seed, LIVES, mix);
+    let incarnation = Incarnation::new(&path, seed, INCARNATIONS, mix);
     for end in ends {
         // The last mark among the first `end` entries, and the first behind them.
         let before = at.partition_point(|mark| *mark < end) - 1;
@@ -114,19 +123,19 @@ fn record_and_cut(test: &str, examiner: &mut Examiner, mix: Mix, cuts: u64) {
         };
         let name = examiner.name("frozen");
         let frozen = record.image(&examiner.host, &name, end, &mut examiner.random);
-        examiner.examine(frozen, &life, cut, &mut oracle);
+        examiner.examine(frozen, &incarnation, cut, &mut oracle);
     }
 }
 
 fn live(
     test: &str,
     examiner: &mut Examiner,
-    life: &Life,
+    incarnation: &Incarnation,
     disk: &mut Lossy,
     oracle: &mut Oracle,
     marks: &mut Vec<Cut>,
 ) {
-    let mut process = Process::new(test, &life.role());
+    let mut process = Process::new(test, &incarnation.role());
     process.reports.wait_for("opening");
     let mut made = Vec::new();
     let ends_in_order = examiner.random.below(2) == 0;
@@ -155,5 +164,5 @@ fn live(
         marks.push(Cut { before, after });
     }
     hear(None);
-    examiner.count.lives += 1;
+    examiner.count.incarnations += 1;
 }

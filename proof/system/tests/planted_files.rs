@@ -1,5 +1,5 @@
-//! What a channel asks of the system, and in which order: with a call left out nothing would be wrong until the power
-//! goes. Seen by strace.
+//! What a channel asks of the system, and in which order: with a call left out nothing would be wrong until
+//! the power goes. Seen by strace.
 #![allow(clippy::unwrap_used)]
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -129,8 +129,8 @@ fn trace(test: &str) -> Option<(tempfile::TempDir, PathBuf, Trace)> {
     Some((dir, path, trace))
 }
 
-/// Stops the process behind its first opening of the channel's file, before it locks it; the name goes to another
-/// channel; the process goes on.
+/// Stops the process behind its first opening of the channel's file, before it locks it; the name goes to
+/// another channel; the process goes on.
 #[test]
 fn a_file_that_lost_its_name_before_it_was_locked_is_not_opened() {
     const NAME: &str = "a_file_that_lost_its_name_before_it_was_locked_is_not_opened";

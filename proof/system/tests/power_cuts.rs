@@ -1,12 +1,13 @@
 //! The power fails while several threads send, acknowledge and sync, on real file systems in loop devices.
 //!
-//! A process works on a file; at random moments the device under its file system is copied as it is, while it works on.
-//! That is what a disk with a cache that keeps the order of its writes would hold if the power went at that moment. The
-//! copy is mounted, the channel in it opened, and compared with what the process had reported by then. The power fails
-//! again while that open is at work.
+//! A process works on a file; at random moments the device under its file system is copied as it is, while it
+//! works on. That is what a disk with a cache that keeps the order of its writes would hold if the power went
+//! at that moment. The copy is mounted, the channel in it opened, and compared with what the process had
+//! reported by then. The power fails again while that open is at work.
 //!
-//! `WALCHAN_CUTS` is how many cuts each file system suffers, `WALCHAN_CUTS_SEED` the seed of the lives. The moments
-//! are the scheduler's: a seed does not bring a failure back, so the file and the reports of each are kept.
+//! `WALCHAN_CUTS` is how many cuts each file system suffers, `WALCHAN_CUTS_SEED` the seed of the
+//! incarnations. The moments are the scheduler's: a seed does not bring a failure back, so the file and the
+//! reports of each are kept.
 #![allow(clippy::unwrap_used)]
 
 use rustix::process::Signal;
@@ -16,10 +17,10 @@ use system_tests::neighbour::Neighbour;
 use system_tests::oracle::{Cut, Oracle};
 use system_tests::reports::Process;
 use system_tests::volume::{Frozen, Kind, Volume};
-use system_tests::workload::{Life, Mix};
+use system_tests::workload::{Incarnation, Mix};
 use system_tests::{can_run, times};
 
-/// Cuts of one file, in several lives.
+/// Cuts of one file, in several incarnations.
 const CUTS_OF_A_FILE: u64 = 20;
 
 #[test]
@@ -45,7 +46,7 @@ fn btrfs_keeps_every_promise_over_power_cuts() {
 
 fn cut(test: &'static str, kind: Kind) {
     if let Some(role) = role() {
-        return Life::of_role(&role).live();
+        return Incarnation::of_role(&role).live();
     }
     if !can_run(test, &Kind::PROGRAMS) {
         return;
@@ -98,29 +99,29 @@ impl Campaign {
         }
     }
 
-    /// Lives after each other.
+    /// Incarnations after each other.
     fn run(mut self, mix: Mix) -> Examiner {
         let path = self.volume.path().join(PLACE);
         let mut seed = self.examiner.random.number() >> 8;
         // Without a journal a name can be gone, or come back, or lead to what another file holds.
         let may_grow = self.examiner.kind != Kind::Ext4NoJournal;
-        while !may_grow && Life::new(&path, seed, 0, mix).grows {
+        while !may_grow && Incarnation::new(&path, seed, 0, mix).grows {
             seed = self.examiner.random.number() >> 8;
         }
-        self.oracle.grows = Life::new(&path, seed, 0, mix).grows;
+        self.oracle.grows = Incarnation::new(&path, seed, 0, mix).grows;
         for number in 0.. {
             // Who shares the file system makes it write what it would have kept for longer.
             let neighbour_seed = self.examiner.random.number();
             let neighbour = Neighbour::new(self.volume.path(), neighbour_seed);
-            self.live(&Life::new(&path, seed, number, mix));
+            self.live(&Incarnation::new(&path, seed, number, mix));
             drop(neighbour);
             if self.is_done() {
                 break;
             }
         }
         // The last process is dead, the power stayed.
-        let life = Life::new(&path, seed, 1_000_000, mix);
-        self.examiner.examine_killed(&life, &mut self.oracle);
+        let incarnation = Incarnation::new(&path, seed, 1_000_000, mix);
+        self.examiner.examine_killed(&incarnation, &mut self.oracle);
         self.examiner
     }
 
@@ -128,23 +129,23 @@ impl Campaign {
         self.examiner.count.cuts >= self.goal
     }
 
-    fn live(&mut self, life: &Life) {
-        let mut process = Process::new(self.test, &life.role());
+    fn live(&mut self, incarnation: &Incarnation) {
+        let mut process = Process::new(self.test, &incarnation.role());
         // While the file is made, or opened again.
-        let creates = life.number == 0;
+        let creates = incarnation.number == 0;
         process.reports.wait_for("opening");
         if creates || self.examiner.random.below(2) == 0 {
             let span = self.examiner.opening_micros[usize::from(creates)];
             self.examiner.sleep(span);
             // Some are left for the traffic.
             let left = self.goal - self.examiner.count.cuts;
-            self.cut(life, &mut process, (left / 2).min(4), span / 3);
+            self.cut(incarnation, &mut process, (left / 2).min(4), span / 3);
         }
         process.reports.wait_for("open\n");
         // In the traffic.
         for _ in 0..self.examiner.random.below(4) {
             self.examiner.sleep(20_000);
-            self.cut(life, &mut process, 3, 4_000);
+            self.cut(incarnation, &mut process, 3, 4_000);
         }
         if self.examiner.random.below(2) == 0 {
             // In order; the power may fail meanwhile.
@@ -152,7 +153,7 @@ impl Campaign {
             if self.examiner.random.below(2) == 0 {
                 process.reports.wait_for("closing");
                 self.examiner.sleep(3_000);
-                self.cut(life, &mut process, 3, 2_000);
+                self.cut(incarnation, &mut process, 3, 2_000);
             }
         } else {
             process.child.kill().unwrap();
@@ -160,11 +161,17 @@ impl Campaign {
         process.child.wait().unwrap();
         self.examiner
             .hear(&mut self.oracle, process.reports.take(None));
-        self.examiner.count.lives += 1;
+        self.examiner.count.incarnations += 1;
     }
 
     /// Up to so many cuts in quick succession. The process rests while they are looked at.
-    fn cut(&mut self, life: &Life, process: &mut Process, most: u64, pause_micros: u64) {
+    fn cut(
+        &mut self,
+        incarnation: &Incarnation,
+        process: &mut Process,
+        most: u64,
+        pause_micros: u64,
+    ) {
         let examiner = &mut self.examiner;
         let most = (self.goal - examiner.count.cuts).min(most);
         if most == 0 {
@@ -192,7 +199,7 @@ impl Campaign {
             examiner.hear(&mut self.oracle, reports);
             let after = self.oracle.now();
             let cut = Cut { before, after };
-            examiner.examine(snapshot.frozen, life, cut, &mut self.oracle);
+            examiner.examine(snapshot.frozen, incarnation, cut, &mut self.oracle);
         }
         process.signal(Signal::CONT);
     }

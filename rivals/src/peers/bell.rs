@@ -16,7 +16,8 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// Waits for one message, and counts those that are there besides, up to a batch. 0 when no producer is left.
+    /// Waits for one message, and counts those that are there besides, up to a batch. 0 when no producer is
+    /// left.
     pub fn wait(&self) -> usize {
         match self.rings.recv() {
             Ok(()) => 1 + self.rings.try_iter().take(BATCH - 1).count(),

@@ -1,8 +1,9 @@
 //! Queues and logs that keep messages in files, behind one face.
 //!
-//! Messages have 128 bytes. A producer sends one at a time, and goes on when it is accepted; the consumer receives
-//! and acknowledges, in batches where the library offers or allows that. Producers that may not share a sender
-//! take turns with a lock. Where a library cannot wait for a message, producers ring a bell for each one they sent.
+//! Messages have 128 bytes. A producer sends one at a time, and goes on when it is accepted; the consumer
+//! receives and acknowledges, in batches where the library offers or allows that. Producers that may not
+//! share a sender take turns with a lock. Where a library cannot wait for a message, producers ring a bell
+//! for each one they sent.
 //!
 //! Each run is a process of its own: some of these libraries keep threads and settings in statics.
 
@@ -136,7 +137,8 @@ impl Peer {
             let path = dir.to_str().expect("a path that is text");
             let numbers = [producers, n].map(|number| number.to_string());
             let words = ["peer", self.name, mode, &numbers[0], &numbers[1], path];
-            // Of some a run in many never ends: one lost message is enough. It counts as a slow one, which no median shows.
+            // Of some a run in many never ends: one lost message is enough. It counts as a slow one, which no
+            // median shows.
             child::ask(&words, dir).map_or_else(
                 || {
                     eprintln!("{words:?} did not end, and counts as {:?}", child::PATIENCE);

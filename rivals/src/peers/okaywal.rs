@@ -1,9 +1,9 @@
-//! okaywal: one entry with one chunk for each message, `commit` syncs, and threads share syncs. It has no mode
-//! without.
+//! okaywal: one entry with one chunk for each message, `commit` syncs, and threads share syncs. It has no
+//! mode without.
 //!
-//! It is a log and no queue: the consumer is told in memory where a chunk is, and reads it there with `read_at`. An
-//! acknowledgement lets the log recycle a segment when all of its entries are acknowledged, which is what a
-//! checkpoint is for. Segments of 16 MiB, so that checkpoints are rare.
+//! It is a log and no queue: the consumer is told in memory where a chunk is, and reads it there with
+//! `read_at`. An acknowledgement lets the log recycle a segment when all of its entries are acknowledged,
+//! which is what a checkpoint is for. Segments of 16 MiB, so that checkpoints are rare.
 
 #![allow(clippy::disallowed_types)]
 

@@ -1,8 +1,8 @@
 //! persistent-queue over two of its stores, redb and sled, capacity 1024: `push`, `reserve`, `ack`.
 //!
-//! `Durability::Group`, which its README advises for several producers (a single one behaves as with `Sync`), or
-//! `Durability::None`. `durable_acks(false)`, so that an acknowledgement waits for no sync, as in walchan. RocksDB, its
-//! third store, would need a C++ build, and is left out.
+//! `Durability::Group`, which its README advises for several producers (a single one behaves as with `Sync`),
+//! or `Durability::None`. `durable_acks(false)`, so that an acknowledgement waits for no sync, as in walchan.
+//! RocksDB, its third store, would need a C++ build, and is left out.
 
 use super::{Ends, Produce, bell};
 use crate::channels::BOUND;

@@ -1,6 +1,6 @@
-//! queue-file: a `QueueFile` in a `Mutex`, as its documentation shows for several threads. `add` is synchronous by
-//! default; without syncs `set_sync_writes(false)`. The consumer reads up to 64 elements with `iter`, and
-//! removes them with one `remove_n`.
+//! queue-file: a `QueueFile` in a `Mutex`, as its documentation shows for several threads. `add` is
+//! synchronous by default; without syncs `set_sync_writes(false)`. The consumer reads up to 64 elements with
+//! `iter`, and removes them with one `remove_n`.
 
 #![allow(clippy::disallowed_types)]
 

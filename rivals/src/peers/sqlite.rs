@@ -1,9 +1,10 @@
-//! SQLite through rusqlite, with the library that it bundles: a table whose key counts up, in WAL mode, prepared
-//! statements, one transaction for each message sent.
+//! SQLite through rusqlite, with the library that it bundles: a table whose key counts up, in WAL mode,
+//! prepared statements, one transaction for each message sent.
 //!
-//! `synchronous=FULL`, with which a commit syncs the log, or `OFF`. SQLite has one writer at a time, and whoever
-//! finds it busy sleeps; so a lock says whose turn it is. The consumer reads from a connection of its own, and deletes
-//! up to 64 rows at a time under `synchronous=NORMAL`, so that an acknowledgement waits for no sync, as in walchan.
+//! `synchronous=FULL`, with which a commit syncs the log, or `OFF`. SQLite has one writer at a time, and
+//! whoever finds it busy sleeps; so a lock says whose turn it is. The consumer reads from a connection of its
+//! own, and deletes up to 64 rows at a time under `synchronous=NORMAL`, so that an acknowledgement waits for
+//! no sync, as in walchan.
 
 #![allow(clippy::disallowed_types)]
 

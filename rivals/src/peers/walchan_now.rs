@@ -1,5 +1,6 @@
-//! walchan as it is, with `Plain`, for messages are bytes to the others, too: `sync_channel` with a bound of 1024 under `SyncPerSend`, and `commit_every: 64` as for the release
-//! before; under `FlushOnly` a ring of 4 MiB, and no bound but that.
+//! walchan as it is, with `Plain`, for messages are bytes to the others, too: `sync_channel` with a bound of
+//! 1024 under `SyncPerSend`, and `commit_every: 64` as for the release before; under `FlushOnly` a ring of 4
+//! MiB, and no bound but that.
 
 use super::bell::BATCH;
 use super::{Ends, Produce};

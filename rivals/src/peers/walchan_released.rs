@@ -1,5 +1,6 @@
-//! walchan 0.1.0, the append-only file that was released under this name: `channel_with_options`, `SyncPerSend` or
-//! `FlushOnly`; its README advises to commit in batches for throughput, and shows 64 and 5 ms.
+//! walchan 0.1.0, the append-only file that was released under this name: `channel_with_options`,
+//! `SyncPerSend` or `FlushOnly`; its README advises to commit in batches for throughput, and shows 64 and 5
+//! ms.
 
 use super::bell::BATCH;
 use super::{Ends, Produce};

@@ -1,5 +1,5 @@
-//! walrus: one topic, `append_for_topic`, `FsyncSchedule::SyncEach` (which opens files with `O_SYNC`) or `NoFsync`; the
-//! default backend, which is the one of file descriptors.
+//! walrus: one topic, `append_for_topic`, `FsyncSchedule::SyncEach` (which opens files with `O_SYNC`) or
+//! `NoFsync`; the default backend, which is the one of file descriptors.
 //!
 //! Its README says that `AtLeastOnce { persist_every }` favours throughput, and shows 1000: that, so that its
 //! acknowledgements cost less than those of walchan, which survive a kill at once. The consumer reads with

@@ -1,8 +1,9 @@
 //! What does a message cost when many others are in front of it?
 //!
-//! One thread fills a channel with a backlog of 16-byte messages, 10 to 10 million of them, and then sends one and
-//! receives and acknowledges one, again and again, so that the backlog stays. It stands for a consumer that has fallen
-//! behind and keeps up from there. It does not stand for two threads, nor for what it takes to fall behind.
+//! One thread fills a channel with a backlog of 16-byte messages, 10 to 10 million of them, and then sends
+//! one and receives and acknowledges one, again and again, so that the backlog stays. It stands for a
+//! consumer that has fallen behind and keeps up from there. It does not stand for two threads, nor for what
+//! it takes to fall behind.
 //!
 //! walchan under `FlushOnly`, `channel_with_options`; std `channel`, crossbeam `unbounded`.
 

@@ -1,13 +1,13 @@
 //! What do buffers cost in a channel that borrows them, on both sides?
 //!
-//! One producer sends the same buffer again and again, with another stamp each time; one consumer looks at samples of
-//! what it borrows, and acknowledges. 1 KiB next to std, which moves a `Vec<u8>` made for each message; 64 KiB next to
-//! `memcpy` on one core, in the same rounds: from one buffer of 64 KiB into a memory as large as the ring, round and
-//! round, which is what a sender cannot do without. It stands for buffers that are filled, sent and used again. It
-//! does not stand for messages that have to be decoded.
+//! One producer sends the same buffer again and again, with another stamp each time; one consumer looks at
+//! samples of what it borrows, and acknowledges. 1 KiB next to std, which moves a `Vec<u8>` made for each
+//! message; 64 KiB next to `memcpy` on one core, in the same rounds: from one buffer of 64 KiB into a memory
+//! as large as the ring, round and round, which is what a sender cannot do without. It stands for buffers
+//! that are filled, sent and used again. It does not stand for messages that have to be decoded.
 //!
-//! walchan under `FlushOnly`: `bytes_sync_channel_with_options`, a ring for as many messages as the rivals' bound, 1 MiB at
-//! least and 4 MiB at most, and no bound but that.
+//! walchan under `FlushOnly`: `bytes_sync_channel_with_options`, a ring for as many messages as the rivals'
+//! bound, 1 MiB at least and 4 MiB at most, and no bound but that.
 
 use super::sizes::{move_bytes, std_bounded};
 use super::{Outcome, Setting};

@@ -1,9 +1,9 @@
 //! How does durable throughput grow with the number of producers?
 //!
-//! 128 bytes a message, each on stable storage when its send returns, sent, received and acknowledged, 1 to 64
-//! producers that send one message after the other; beside it one thread that writes and syncs a page, whatever the
-//! number of producers. It stands for a server whose requests each wait for the disk. It does not stand for
-//! producers that have several messages under way.
+//! 128 bytes a message, each on stable storage when its send returns, sent, received and acknowledged, 1 to
+//! 64 producers that send one message after the other; beside it one thread that writes and syncs a page,
+//! whatever the number of producers. It stands for a server whose requests each wait for the disk. It does
+//! not stand for producers that have several messages under way.
 //!
 //! How each library is used is in the head of its file in `peers`.
 

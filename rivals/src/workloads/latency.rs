@@ -1,13 +1,13 @@
 //! How late do messages arrive?
 //!
-//! Open: messages of 64 bytes are due at a fixed rate, whatever happens to those before, and latency counts from when a
-//! message was due until it was received; so a stall is charged to all that were due meanwhile, and not to one only.
-//! 100 thousand a second without syncs; with syncs half of what one thread can write and sync, in round numbers. Closed:
-//! there and back over two channels, the next one when the last one is back. It stands for the time between an
-//! event and the work on it. It does not stand for a channel at its limit.
+//! Open: messages of 64 bytes are due at a fixed rate, whatever happens to those before, and latency counts
+//! from when a message was due until it was received; so a stall is charged to all that were due meanwhile,
+//! and not to one only. 100 thousand a second without syncs; with syncs half of what one thread can write and
+//! sync, in round numbers. Closed: there and back over two channels, the next one when the last one is back.
+//! It stands for the time between an event and the work on it. It does not stand for a channel at its limit.
 //!
-//! walchan: `sync_channel`, bound 1024, `FlushOnly` and `SyncPerSend`; beside both std `sync_channel(1024)`. A
-//! percentile that fewer than ten messages lie beyond is shown in no picture.
+//! walchan: `sync_channel`, bound 1024, `FlushOnly` and `SyncPerSend`; beside both std `sync_channel(1024)`.
+//! A percentile that fewer than ten messages lie beyond is shown in no picture.
 
 use super::round_trip::{histogram, of_std, of_walchan};
 use super::synced::plain_loop;

@@ -1,9 +1,10 @@
 //! What does a message cost next to other queues and logs in files?
 //!
-//! 128 bytes a message, sent, received and acknowledged; how each library is used is in the head of its file in
-//! `peers`. Durable: each message is on stable storage when its send returns, with 1 producer and with 16. Unsynced:
-//! nobody waits for the disk, 1 producer. It stands for a program that hands work to itself and has one consumer. It
-//! does not stand for what these libraries can do besides: queries, transactions, several topics, random access.
+//! 128 bytes a message, sent, received and acknowledged; how each library is used is in the head of its file
+//! in `peers`. Durable: each message is on stable storage when its send returns, with 1 producer and with 16.
+//! Unsynced: nobody waits for the disk, 1 producer. It stands for a program that hands work to itself and has
+//! one consumer. It does not stand for what these libraries can do besides: queries, transactions, several
+//! topics, random access.
 
 use super::{Outcome, Setting};
 use crate::measure::{Contender, Figures, rates};

@@ -1,10 +1,11 @@
 //! What does a message cost when four producers send at once, and none needs to wait for the disk?
 //!
-//! Four producers send 64 bytes each as fast as they can, one consumer receives, adds up, acknowledges. It stands
-//! for a funnel in which producers get in each other's way. It does not stand for many more threads than cores
-//! that sleep most of the time.
+//! Four producers send 64 bytes each as fast as they can, one consumer receives, adds up, acknowledges. It
+//! stands for a funnel in which producers get in each other's way. It does not stand for many more threads
+//! than cores that sleep most of the time.
 //!
-//! walchan under `FlushOnly` as in `small`, with `Plain` and with the default codec: a ring of 4 MiB, and no bound but that.
+//! walchan under `FlushOnly` as in `small`, with `Plain` and with the default codec: a ring of 4 MiB, and no
+//! bound but that.
 
 use super::{Outcome, Setting};
 use crate::channels::{self, BOUND_BEYOND_RING, RING_BYTES, flush_only};

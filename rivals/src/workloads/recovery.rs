@@ -1,11 +1,13 @@
 //! How fast does a channel come back whose process was killed?
 //!
 //! A child fills a ring with messages of 1 KiB and is killed with `SIGKILL`; what it wrote is then
-//! brought to the disk, but stays in the cache. Another child opens the file. The time of the scan, as its report tells it, and that of the whole
-//! open are held against the size of the ring. Once under `FlushOnly`: then all is verified, and all that is kept goes to the disk once more. And
-//! once by a life that had synced all of it: then headers are enough, and nothing is written again. Beside it: CRC-32 over
-//! as many bytes of memory on one core, which is what a scan of the former cannot do without. It stands for the start after a crash of the process. It does not stand for one after a power
-//! cut, with a cold cache, nor for a ring of small messages.
+//! brought to the disk, but stays in the cache. Another child opens the file. The time of the scan, as its
+//! report tells it, and that of the whole open are held against the size of the ring. Once under `FlushOnly`:
+//! then all is verified, and all that is kept goes to the disk once more. And once by a life that had synced
+//! all of it: then headers are enough, and nothing is written again. Beside it: CRC-32 over as many bytes of
+//! memory on one core, which is what a scan of the former cannot do without. It stands for the start after a
+//! crash of the process. It does not stand for one after a power cut, with a cold cache, nor for a ring of
+//! small messages.
 
 use super::{Outcome, Setting};
 use crate::channels::{BOUND_BEYOND_RING, flush_only};

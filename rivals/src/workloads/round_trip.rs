@@ -1,11 +1,11 @@
 //! How long does a message take there and back, when both sides rest in between?
 //!
-//! One thread sends 64 bytes and waits for the answer; another receives, acknowledges and answers; two channels.
-//! There is never more than one message under way, so this is the cost of waking up. It stands for a request and its
-//! reply. It does not stand for a channel under load.
+//! One thread sends 64 bytes and waits for the answer; another receives, acknowledges and answers; two
+//! channels. There is never more than one message under way, so this is the cost of waking up. It stands for
+//! a request and its reply. It does not stand for a channel under load.
 //!
-//! walchan: two `sync_channel`s under `FlushOnly`, bound 1024; std: two `sync_channel(1024)`. What counts is the
-//! latency, so lower is better.
+//! walchan: two `sync_channel`s under `FlushOnly`, bound 1024; std: two `sync_channel(1024)`. What counts is
+//! the latency, so lower is better.
 
 use super::{Outcome, Setting};
 use crate::channels::{BOUND, RING_BYTES, flush_only};

@@ -1,12 +1,12 @@
 //! How does throughput depend on the size of a message?
 //!
-//! One producer, one consumer, messages of 16 bytes to 64 KiB, as buffers: the rivals move a `Vec<u8>` that the producer
-//! makes for each message, which is what a program does that gives its buffers away. It stands for buffers of a
-//! program. It does not stand for a rival whose buffers come back to the producer. Of large messages the consumer
-//! looks at samples only, or its looking would be all there is to see.
+//! One producer, one consumer, messages of 16 bytes to 64 KiB, as buffers: the rivals move a `Vec<u8>` that
+//! the producer makes for each message, which is what a program does that gives its buffers away. It stands
+//! for buffers of a program. It does not stand for a rival whose buffers come back to the producer. Of large
+//! messages the consumer looks at samples only, or its looking would be all there is to see.
 //!
-//! walchan under `FlushOnly`: a ring of 4 MiB, and no bound but that; a struct with bytes, which is encoded and
-//! decoded into a new one, or borrowed bytes.
+//! walchan under `FlushOnly`: a ring of 4 MiB, and no bound but that; a struct with bytes, which is encoded
+//! and decoded into a new one, or borrowed bytes.
 
 use super::{Outcome, Setting};
 use crate::channels::{BOUND, BOUND_BEYOND_RING, RING_BYTES, flush_only};

@@ -1,13 +1,14 @@
 //! What does a message cost that need not wait for the disk, next to channels in memory?
 //!
-//! One producer sends 64 bytes of a fixed size, a struct with a `[u64; 8]`, as fast as it can; one consumer receives,
-//! adds up, acknowledges. It stands for two threads of a pipeline whose work on a message is nothing, so that the
-//! channel is all there is. It does not stand for messages that allocate, for several producers, for a consumer
-//! that is slower than its producer, nor for a channel that rests and wakes up.
+//! One producer sends 64 bytes of a fixed size, a struct with a `[u64; 8]`, as fast as it can; one consumer
+//! receives, adds up, acknowledges. It stands for two threads of a pipeline whose work on a message is
+//! nothing, so that the channel is all there is. It does not stand for messages that allocate, for several
+//! producers, for a consumer that is slower than its producer, nor for a channel that rests and wakes up.
 //!
-//! walchan under `FlushOnly`: `sync_channel_with_codec`, once with `Plain`, the codec for such structs, and once with the default, with a ring of 4 MiB, and a bound that is larger than what
-//! fits, so that a sender waits for room; its acknowledged room returns a quarter ring at a time. The last row is
-//! walchan with the rivals' own bound of 1024 messages.
+//! walchan under `FlushOnly`: `sync_channel_with_codec`, once with `Plain`, the codec for such structs, and
+//! once with the default, with a ring of 4 MiB, and a bound that is larger than what fits, so that a sender
+//! waits for room; its acknowledged room returns a quarter ring at a time. The last row is walchan with the
+//! rivals' own bound of 1024 messages.
 
 use super::{Outcome, Setting};
 use crate::channels::{self, BOUND, BOUND_BEYOND_RING, RING_BYTES, flush_only};

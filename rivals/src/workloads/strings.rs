@@ -1,8 +1,9 @@
 //! What does a message cost that owns memory, and need not wait for the disk?
 //!
-//! One producer sends a struct with a `String` and a `Vec<u8>` of 64 bytes each; one consumer receives, reads all
-//! of it, acknowledges. Each message is a clone of one that the producer keeps, for walchan and std alike, because
-//! both take messages by value. It stands for records of a program. It does not stand for large buffers.
+//! One producer sends a struct with a `String` and a `Vec<u8>` of 64 bytes each; one consumer receives, reads
+//! all of it, acknowledges. Each message is a clone of one that the producer keeps, for walchan and std
+//! alike, because both take messages by value. It stands for records of a program. It does not stand for
+//! large buffers.
 //!
 //! walchan under `FlushOnly` as in `small`: a ring of 4 MiB, and no bound but that.
 

@@ -1,9 +1,9 @@
 //! What does a message cost that is on stable storage when `send` returns, next to the least that one can do?
 //!
-//! The least is one thread that writes 4 KiB with `pwrite` and calls `fdatasync`, round and round over a file that is
-//! already full of zeros. Messages of 128 bytes, one producer and 64; the consumer receives and acknowledges all
-//! of them. It stands for commands that must not get lost. It does not stand for a disk that is busy with
-//! something else, nor for messages larger than a page.
+//! The least is one thread that writes 4 KiB with `pwrite` and calls `fdatasync`, round and round over a file
+//! that is already full of zeros. Messages of 128 bytes, one producer and 64; the consumer receives and
+//! acknowledges all of them. It stands for commands that must not get lost. It does not stand for a disk that
+//! is busy with something else, nor for messages larger than a page.
 //!
 //! walchan under `SyncPerSend`, `sync_channel` with a bound of 1024 and default options.
 

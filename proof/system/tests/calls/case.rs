@@ -53,7 +53,8 @@ const NAMES: [&str; 30] = [
 /// Those of them that are refused for reasons of their own.
 const MORE_NAMES: [&str; 4] = ["mprotect", "munmap", "getcwd", "membarrier"];
 
-/// Whether a test makes this call fail. Not memory for the heap: without it the process ends, as any of Rust does.
+/// Whether a test makes this call fail. Not memory for the heap: without it the process ends, as any of Rust
+/// does.
 pub fn can_fail(call: &Call) -> bool {
     match call.name.as_str() {
         // What a thread of the standard library sets up for itself is not ours.
@@ -151,14 +152,15 @@ impl Case {
         self.check_nothing_half_made(&place.path());
         let mut oracle = Oracle::of_script(self.script);
         said.iter().for_each(|line| oracle.hear(line));
-        if self.script != "overflow" {
+        if self.script != "segments" {
             self.check_sync_again(events, &place.path());
         }
         oracle.check(&place.path(), self.durability);
         Some(self.outcome(events, failed))
     }
 
-    /// Errors are those of the system, and no others; a call that fails once does not keep the file from being opened.
+    /// Errors are those of the system, and no others; a call that fails once does not keep the file from
+    /// being opened.
     fn check_errors(&self, said: &[&str]) {
         let mut codes = vec![format!("Io({})", self.error)];
         if ["clone3", "mmap", "mprotect"].contains(&self.name.as_str()) {
@@ -167,7 +169,7 @@ impl Case {
         }
         for line in said.iter().filter(|line| line.starts_with("= ")) {
             // Of a directory that must not be read, nobody knows which files are in it.
-            let unknown = self.script == "overflow" && self.error == EACCES;
+            let unknown = self.script == "segments" && self.error == EACCES;
             if unknown && line.starts_with("= open Corrupt") {
                 continue;
             }
@@ -253,10 +255,11 @@ impl Case {
         }
     }
 
-    /// What a failed sync may have left in memory only is written again, and synced, before the next open returns.
+    /// What a failed sync may have left in memory only is written again, and synced, before the next open
+    /// returns.
     fn check_sync_again(&self, events: &[Event], path: &Path) {
         let bytes = std::fs::read(path).unwrap_or_default();
-        // Sent in this life, and not known to be on the disk.
+        // Sent in this incarnation, and not known to be on the disk.
         let mut unsynced: Vec<u64> = Vec::new();
         let mut poisoned = false;
         let mut is_open = false;
@@ -277,9 +280,9 @@ impl Case {
                 Event::Said(line) if line == "= open ok" => is_open = true,
                 Event::Said(line) if line.starts_with(script::UNDURABLE) => {
                     // What could not be read cannot be written again: it was reported.
-                    let told = script::is_unreadable(line, self.script == "recover");
+                    let unreadable = script::is_unreadable(line, self.script == "recover");
                     assert!(
-                        told || missing.is_empty(),
+                        unreadable || missing.is_empty(),
                         "{missing:?} were not synced again"
                     );
                     missing.clear();
@@ -311,7 +314,8 @@ impl Case {
                         (false, false) => written.clear(),
                     }
                 }
-                // So pages are marked as changed. Which they are is not seen here: the call does not tell where the map begins.
+                // So pages are marked as changed. Which they are is not seen here: the call does not say
+                // where the map begins.
                 Event::Call(call, Verdict::Continue)
                     if call.name == "madvise" && call.args[2] == MADV_POPULATE_WRITE =>
                 {

@@ -2,7 +2,8 @@
 
 use super::case::{Case, EACCES, EINTR, EIO, Outcome};
 
-/// A failure of these costs nothing that was promised: advice, flags, fences of another kind, what closing does anyway.
+/// A failure of these costs nothing that was promised: advice, flags, fences of another kind, what closing
+/// does anyway.
 const TOLERATED: [&str; 6] = [
     "close",
     "ioctl",
@@ -12,7 +13,8 @@ const TOLERATED: [&str; 6] = [
     "membarrier",
 ];
 
-/// The standard library, or walchan, tries these again when a signal came between; others nothing here interrupts.
+/// The standard library, or walchan, tries these again when a signal came between; others nothing here
+/// interrupts.
 const RETRIED: [&str; 10] = [
     "openat",
     "fsync",
@@ -33,19 +35,21 @@ pub fn is_expected(case: &Case, outcome: &Outcome) -> bool {
     let result = outcome.result.as_str();
     let (call, step) = (outcome.site.call.as_str(), outcome.site.step.as_str());
     let closing_the_directory = call == "openat" || call == "fsync";
-    if case.script == "overflow" {
-        return is_expected_of_overflow(case, outcome);
+    if case.script == "segments" {
+        return is_expected_of_segments(case, outcome);
     }
     match (call, step) {
         // The others hear of it: see `check_poison`.
         (_, "the channel's thread") => true,
-        // Whether a file that was there shares blocks with another must be known: a full disk would end the process.
+        // Whether a file that was there shares blocks with another must be known: a full disk would end the
+        // process.
         ("ioctl", "open") if outcome.site.target == "sub/q" => result == "Io",
         _ if TOLERATED.contains(&call) => result == "ok" || result == "none",
         // Closing the file unlocks it, too.
         ("flock", "close") => result == "ok",
         _ if case.error == EINTR && RETRIED.contains(&call) => UNDISTURBED.contains(&result),
-        // A block that cannot be read: once, it is read page by page; of the pages of the header there are two copies.
+        // A block that cannot be read: once, it is read page by page; of the pages of the header there are
+        // two copies.
         ("pread64", "open") if case.error == EIO => ["ok", "Io"].contains(&result),
         ("pread64", "recv") if case.error == EIO => {
             result == "unreadable" || !case.for_ever && UNDISTURBED.contains(&result)
@@ -69,9 +73,9 @@ pub fn is_expected(case: &Case, outcome: &Outcome) -> bool {
     }
 }
 
-/// Which step needs a call depends on how far the keeper is. The errors themselves, and what follows from them, are
-/// looked at by [`Case::check`].
-fn is_expected_of_overflow(case: &Case, outcome: &Outcome) -> bool {
+/// Which step needs a call depends on how far the housekeeper is. The errors themselves, and what follows
+/// from them, are looked at by [`Case::check`].
+fn is_expected_of_segments(case: &Case, outcome: &Outcome) -> bool {
     let result = outcome.result.as_str();
     let (call, step) = (outcome.site.call.as_str(), outcome.site.step.as_str());
     let undisturbed = ["ok", "none", "empty", "disconnected"];

@@ -28,7 +28,7 @@ pub struct Oracle {
     /// The one that cannot be decoded, and the damage: whether there is one, and it was perhaps, or surely,
     /// set aside.
     left: BTreeMap<&'static str, (bool, bool)>,
-    /// The last one received in this life.
+    /// The last one received in this incarnation.
     last: Option<u64>,
     /// The channel has no bound.
     grows: bool,
@@ -42,7 +42,7 @@ impl Oracle {
         match script {
             "recover" => Self::of_prepared(),
             _ => Oracle {
-                grows: script == "overflow",
+                grows: script == "segments",
                 ..Oracle::default()
             },
         }
@@ -120,8 +120,8 @@ impl Oracle {
         (Box::new(tx), rx)
     }
 
-    /// Opens the file, without anybody watching, and compares; `durable_damage`: reported places below the commit
-    /// are no surprise.
+    /// Opens the file, without anybody watching, and compares; `durable_damage`: reported places below the
+    /// commit are no surprise.
     pub fn check(&mut self, path: &Path, durability: &str) {
         let existed = path.exists();
         let (tx, rx) = self.open(path, durability);
@@ -179,7 +179,7 @@ impl Oracle {
         }
         rx.close().unwrap();
         self.check_beside(path);
-        // In the next life nothing is left.
+        // In the next incarnation nothing is left.
         let (tx, rx) = self.open(path, durability);
         assert!(rx.recovery().is_clean());
         assert_eq!(rx.recovery().kept(), 0);

@@ -106,9 +106,9 @@ pub fn run_if_child() {
             trace::begin();
             laps(path, durability);
         }
-        "overflow" => {
+        "segments" => {
             trace::begin();
-            overflow(path, durability);
+            segments(path, durability);
         }
         "recover" => {
             trace::begin();
@@ -183,8 +183,8 @@ fn open_step<S>(
 /// How many damaged places above the commit an open reported.
 pub const UNDURABLE: &str = "! undurable ";
 
-/// Whether a process said so of pages that could not be read, of which nobody can tell what was sent there. A prepared file has
-/// one damaged frame besides.
+/// Whether a process said so of pages that could not be read, of which nobody can tell what was sent there. A
+/// prepared file has one damaged frame besides.
 pub fn is_unreadable(line: &str, prepared: bool) -> bool {
     let places = line.strip_prefix(UNDURABLE);
     places.is_some_and(|places| places.parse::<u64>().unwrap() > u64::from(prepared))
@@ -281,7 +281,7 @@ fn cycle(path: &Path, durability: &str) {
         step("sync progress", || rx.sync());
         send(&tx, 4);
         send(&tx, 5);
-        // Unacknowledged: the next life gets them again.
+        // Unacknowledged: the next incarnation gets them again.
         held.into_iter().for_each(Delivery::leave);
         drop(tx);
         step("close", || rx.close());
@@ -327,11 +327,11 @@ pub fn open_unbounded(
     walchan::channel_with_options(path, options(durability))
 }
 
-/// Overflows, drains, returns to the ring, overflows again, stops with a backlog in several files; opens that, sends
-/// more, drains.
-fn overflow(path: &Path, durability: &str) {
+/// Grows into segments, drains, returns to the ring, grows again, stops with a backlog in several files;
+/// opens that, sends more, drains.
+fn segments(path: &Path, durability: &str) {
     let open = || open_unbounded(path, durability);
-    // The keeper works meanwhile.
+    // The housekeeper works meanwhile.
     let rest = || std::thread::sleep(Duration::from_millis(2));
     if let Some((tx, rx)) = open_step(open) {
         (LARGE..LARGE + 9).for_each(|number| send(&tx, number));
@@ -377,11 +377,11 @@ fn overflow(path: &Path, durability: &str) {
 
 /// Opens what [`leave_behind`] left, twice.
 fn recover(path: &Path, durability: &str) {
-    for life in 0..2 {
+    for incarnation in 0..2 {
         let Some((tx, rx)) = open_step(|| open(path, durability)) else {
             return;
         };
-        send(&tx, 30 + life);
+        send(&tx, 30 + incarnation);
         drop(tx);
         while let Ok(received) = receive(&rx, true) {
             match received {

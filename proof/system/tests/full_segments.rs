@@ -1,5 +1,6 @@
-//! A channel without a bound on a disk that it fills, again and again: the message that has no room is handed back,
-//! nothing is lost, and sending works again when there is room, whoever made it. Nothing ever ends the process.
+//! A channel without a bound on a disk that it fills, again and again: the message that has no room is handed
+//! back, nothing is lost, and sending works again when there is room, whoever made it. Nothing ever ends the
+//! process.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -16,7 +17,7 @@ use system_tests::{can_run, times};
 use walchan::{Receiver, SendErrorKind, Sender};
 
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// What room that is made may take to be seen: the keeper works in its own time, file systems in theirs.
+/// What room that is made may take to be seen: the housekeeper works in its own time, file systems in theirs.
 const SOON: Duration = Duration::from_secs(60);
 
 /// A channel that is used by one thread; `[first, next)` is in it.

@@ -1,4 +1,4 @@
-//! The last place in the table of lives.
+//! The last place in the table of incarnations.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -11,15 +11,15 @@ fn open(path: &Path) -> (Sender<u64>, Receiver<u64>) {
     walchan::channel_with_options(path, flush()).unwrap()
 }
 
-/// Lives whose messages a file can hold.
-const LIVES: u64 = 1022;
+/// Incarnations whose messages a file can hold.
+const INCARNATIONS: u64 = 1022;
 
 #[test]
-fn a_life_without_messages_takes_no_place_from_one_that_sends() {
+fn an_incarnation_without_messages_takes_no_place_from_one_that_sends() {
     let _dog = watchdog();
     let dir = quick_dir();
     let path = dir.path().join("q");
-    for n in 0..LIVES - 1 {
+    for n in 0..INCARNATIONS - 1 {
         let (tx, _rx) = open(&path);
         tx.send(n).unwrap();
     }
@@ -27,10 +27,10 @@ fn a_life_without_messages_takes_no_place_from_one_that_sends() {
     drop(open(&path));
     drop(open(&path));
     let (tx, rx) = open(&path);
-    tx.send(LIVES - 1).unwrap();
+    tx.send(INCARNATIONS - 1).unwrap();
     drop((tx, rx));
     let (tx, rx) = open(&path);
-    assert!(tx.send(LIVES).is_err(), "the table is full");
+    assert!(tx.send(INCARNATIONS).is_err(), "the table is full");
     for (n, message) in rx.try_iter().enumerate() {
         assert_eq!(message, n as u64);
         Delivery::ack(message).unwrap();
@@ -41,6 +41,6 @@ fn a_life_without_messages_takes_no_place_from_one_that_sends() {
         drop(open(&path));
     }
     let (tx, rx) = open(&path);
-    tx.send(LIVES).unwrap();
-    assert_eq!(rx.try_recv().unwrap(), LIVES);
+    tx.send(INCARNATIONS).unwrap();
+    assert_eq!(rx.try_recv().unwrap(), INCARNATIONS);
 }

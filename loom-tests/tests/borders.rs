@@ -20,8 +20,9 @@ fn positions(held: &[Held]) -> Vec<u64> {
     held.iter().map(|held| held.position).collect()
 }
 
-// Threads: two senders, for whom one place is left. One of them, or both, find no room, one links the next file, either
-// seals. Both messages must be there, each once, in the order of their positions, one before the seam and one behind.
+// Threads: two senders, for whom one place is left. One of them, or both, find no room, one links the next
+// file, either seals. Both messages must be there, each once, in the order of their positions, one in each
+// file.
 #[test]
 fn two_senders_at_the_end_of_a_file() {
     model(
@@ -42,8 +43,8 @@ fn two_senders_at_the_end_of_a_file() {
     );
 }
 
-// Threads: a sender that needs a larger place than the one that is left, and one that fits there. The small message is
-// before the padding, or behind the seam; the padding must not cover it.
+// Threads: a sender that needs a larger place than the one that is left, and one that fits there. The small
+// message is before the padding, or in the next file; the padding must not cover it.
 #[test]
 fn a_seal_takes_only_what_is_left() {
     model(
@@ -52,7 +53,7 @@ fn a_seal_takes_only_what_is_left() {
         || {
             let setup = ChainSetup {
                 ring: 128,
-                in_overflow: true,
+                in_segment: true,
                 ..ChainSetup::default()
             };
             let log = holding(3, setup);
@@ -71,24 +72,25 @@ fn a_seal_takes_only_what_is_left() {
     );
 }
 
-// Threads: a sender that finds no room, and the keeper, which was told to link ahead. One file must be linked, not two.
+// Threads: a sender that finds no room, and the housekeeper, which was notified to link ahead. One file must
+// be linked, not two.
 #[test]
 fn one_file_is_linked_by_whoever_comes_first() {
     model(
         "one_file_is_linked_by_whoever_comes_first",
-        "a sender without room beside the keeper, who links ahead: one file, and the message in it",
+        "a sender without room beside the housekeeper, who links ahead: one file, and the message in it",
         || {
             let log = holding(4, ChainSetup::default());
-            let keeper = spawn_in(&log, |log| assert!(log.keep()));
+            let housekeeper = spawn_in(&log, |log| assert!(log.keep()));
             assert_eq!(log.send(&log.handle(), b"").unwrap(), 64);
-            keeper.join().unwrap();
+            housekeeper.join().unwrap();
             assert_eq!(log.numbers(), [0, 1]);
         },
     );
 }
 
-// Threads: two senders without room; the first file that is made fails. Whoever asked for that one gets the error, and the
-// file before goes on as if nothing had been; the other must get through.
+// Threads: two senders without room; the first file that is made fails. Whoever asked for that one gets the
+// error, and the file before goes on as if nothing had been; the other must get through.
 #[test]
 fn a_file_that_cannot_be_made_harms_one_send() {
     model(
@@ -108,12 +110,12 @@ fn a_file_that_cannot_be_made_harms_one_send() {
     );
 }
 
-// Threads: the receiver, which has read all of the ring and sleeps; a sender that finds no room and goes on in the next
-// file. The receiver must be woken, and get the message.
+// Threads: the receiver, which has read all of the ring and sleeps; a sender that finds no room and goes on
+// in the next file. The receiver must be woken, and get the message.
 #[test]
-fn a_receiver_that_sleeps_at_the_seam_is_woken() {
+fn a_receiver_that_sleeps_at_the_end_of_a_file_is_woken() {
     model(
-        "a_receiver_that_sleeps_at_the_seam_is_woken",
+        "a_receiver_that_sleeps_at_the_end_of_a_file_is_woken",
         "a receiver asleep at the end of a file, a message behind it: it gets it",
         || {
             let log = holding(4, ChainSetup::default());
@@ -128,13 +130,13 @@ fn a_receiver_that_sleeps_at_the_seam_is_woken() {
     );
 }
 
-// Threads: the receiver, and a sender of two messages, the last of the ring and the first behind it. They must come in
-// this order.
+// Threads: the receiver, and a sender of two messages, the last of the ring and the first behind it. They
+// must come in this order.
 #[test]
-fn the_order_holds_across_the_seam() {
+fn the_order_holds_across_files() {
     model(
-        "the_order_holds_across_the_seam",
-        "two messages on the two sides of a seam, and a receiver that waits: in order, none skipped",
+        "the_order_holds_across_files",
+        "two messages in two files, and a receiver that waits: in order, none skipped",
         || {
             let log = holding(3, ChainSetup::default());
             let mut receiver = log.receiver();
@@ -152,13 +154,13 @@ fn the_order_holds_across_the_seam() {
     );
 }
 
-// Threads: the receiver, at the end of the ring; the last sender sends into the next file, and leaves. The message comes
-// first, then the end.
+// Threads: the receiver, at the end of the ring; the last sender sends into the next file, and leaves. The
+// message comes first, then the end.
 #[test]
-fn the_last_sender_leaves_behind_the_seam() {
+fn the_last_sender_leaves_in_the_next_file() {
     model(
-        "the_last_sender_leaves_behind_the_seam",
-        "the last message lies behind a seam, and its sender is gone: it comes before the end",
+        "the_last_sender_leaves_in_the_next_file",
+        "the last message lies in the next file, and its sender is gone: it comes before the end",
         || {
             let log = holding(4, ChainSetup::default());
             let mut receiver = log.receiver();
@@ -178,24 +180,24 @@ fn the_last_sender_leaves_behind_the_seam() {
     );
 }
 
-// Threads: the keeper, which returns to the ring: it seals the overflow file; the last sender, who sends into the ring
-// as soon as the claim of the padding is made, and leaves; the receiver. The padding may be published later than that: the
-// message comes first all the same.
+// Threads: the housekeeper, which returns to the ring: it seals the segment; the last sender, who sends into
+// the ring as soon as the claim of the padding is made, and leaves; the receiver. The padding may be
+// published later than that: the message comes first all the same.
 #[test]
-fn the_last_sender_leaves_while_the_keeper_seals() {
+fn the_last_sender_leaves_while_the_housekeeper_seals() {
     model(
-        "the_last_sender_leaves_while_the_keeper_seals",
-        "the keeper's padding is not published, the last message lies behind it: it is not the end",
+        "the_last_sender_leaves_while_the_housekeeper_seals",
+        "the housekeeper's padding is not published, the last message lies behind it: it is not the end",
         || {
             let setup = ChainSetup {
-                in_overflow: true,
+                in_segment: true,
                 ..ChainSetup::default()
             };
             let log = holding(1, setup);
             let mut receiver = log.receiver();
             let first = log.try_receive(&mut receiver).unwrap().message();
             log.acknowledge(&first);
-            let keeper = spawn_in(&log, |log| assert!(log.keep()));
+            let housekeeper = spawn_in(&log, |log| assert!(log.keep()));
             let sender = spawn_in(&log, |log| {
                 let sent = log.send(&log.handle(), b"").unwrap();
                 log.sender_left();
@@ -205,13 +207,13 @@ fn the_last_sender_leaves_while_the_keeper_seals() {
             assert_eq!(next.position, sender.join().unwrap());
             let last = log.receive(&mut receiver);
             assert!(matches!(last, ChainReceived::Disconnected));
-            keeper.join().unwrap();
+            housekeeper.join().unwrap();
         },
     );
 }
 
-// Threads: the receiver, which reads and acknowledges the first message, raises the limit over its place, and shows that the
-// file ends there; whoever seals it. The padding must be written behind the reading.
+// Threads: the receiver, which reads and acknowledges the first message, raises the limit over its place, and
+// shows that the file ends there; whoever seals it. The padding must be written behind the reading.
 #[test]
 fn a_seal_hands_on_what_the_last_limit_gave() {
     model(

@@ -31,7 +31,7 @@ pub enum Got {
     Failed,
 }
 
-/// The capacity that the identity page tells, if it and the length of the file are right.
+/// The capacity that the identity page names, if it and the length of the file are right.
 pub fn capacity(bytes: &[u8]) -> Result<u64, Error> {
     recovery::read_identity(&Plain::new(bytes.to_vec()), CAPACITY_MIN)
         .map(|identity| identity.capacity)
@@ -39,7 +39,7 @@ pub fn capacity(bytes: &[u8]) -> Result<u64, Error> {
 
 /// An open channel, without a thread.
 #[derive(Debug)]
-pub struct Life {
+pub struct Incarnation {
     medium: Plain,
     channel: channel::Channel<SingleFile<Plain>>,
     slot: CurrentSegment<SingleFile<Plain>>,
@@ -47,15 +47,16 @@ pub struct Life {
     report: RecoveryReport,
 }
 
-impl Life {
-    /// Opens a file of which the identity page is not looked at. If it cannot be opened, the bytes are given back.
+impl Incarnation {
+    /// Opens a file of which the identity page is not looked at. If it cannot be opened, the bytes are given
+    /// back.
     pub fn open(
         image: Vec<u8>,
         capacity: u64,
         mode: Mode,
         accept_torn: bool,
         random: &mut dyn FnMut() -> u64,
-    ) -> Result<Life, (Error, Vec<u8>)> {
+    ) -> Result<Incarnation, (Error, Vec<u8>)> {
         let medium = Plain::new(image);
         let policy = Policy { accept_torn };
         let mut entropy = || Ok([random(), random()]);
@@ -75,7 +76,7 @@ impl Life {
         };
         let report = recovered.report;
         channel.shared().sender_joined();
-        Ok(Life {
+        Ok(Incarnation {
             medium,
             channel,
             slot: CurrentSegment::new(),
@@ -133,7 +134,7 @@ impl Life {
     }
 
     /// Gives damage up.
-    pub fn settle(&self, position: u64, end: u64) {
+    pub fn release_damage(&self, position: u64, end: u64) {
         self.channel.log().release_damage(position, end);
     }
 

@@ -25,7 +25,7 @@ fn bytes(path: &Path) -> u64 {
     lens.sum()
 }
 
-/// Waits until the ring is the only file: the keeper removes the others in its own time.
+/// Waits until the ring is the only file: the housekeeper removes the others in its own time.
 fn wait_for_ring_alone(path: &Path) {
     let only = BTreeSet::from([path.file_name().unwrap().to_str().unwrap().to_owned()]);
     while names(path) != only {
@@ -112,7 +112,7 @@ fn a_backlog_in_several_files_is_there_after_a_clean_stop() {
 }
 
 #[test]
-fn several_senders_overflow_together_and_each_keeps_its_order() {
+fn several_senders_grow_into_segments_together_and_each_keeps_its_order() {
     let _dog = watchdog();
     for durability in MODES {
         let dir = tempfile::tempdir().unwrap();
@@ -203,7 +203,7 @@ fn max_bytes_ends_growth_with_an_error_of_its_own_until_there_is_room() {
         expect(&rx, first..next);
         first = next;
         wait_for_ring_alone(&path);
-        // The keeper gives the space back in its own time.
+        // The housekeeper gives the space back in its own time.
         let start = Instant::now();
         while let Err(error) = tx.send(message(next)) {
             assert_eq!(error.kind, SendErrorKind::Full);
@@ -219,7 +219,7 @@ fn max_bytes_ends_growth_with_an_error_of_its_own_until_there_is_room() {
 }
 
 #[test]
-fn deliveries_of_several_files_can_be_held_and_settled_in_any_order() {
+fn deliveries_of_several_files_can_be_held_and_acknowledged_in_any_order() {
     let _dog = watchdog();
     for durability in MODES {
         let dir = tempfile::tempdir().unwrap();
@@ -261,7 +261,7 @@ fn a_delivery_dropped_in_a_panic_comes_back_from_its_file() {
 }
 
 #[test]
-fn a_bounded_channel_does_not_open_what_has_overflowed() {
+fn a_bounded_channel_does_not_open_what_has_segments() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");
@@ -292,7 +292,7 @@ fn a_bounded_channel_does_not_open_what_has_overflowed() {
 }
 
 #[test]
-fn a_missing_file_in_the_chain_is_told_and_nothing_is_changed() {
+fn a_missing_file_in_the_chain_is_reported_and_nothing_is_changed() {
     if !cfg!(feature = "fsync") {
         return;
     }
@@ -366,7 +366,7 @@ fn an_unused_file_that_is_there_again_behind_the_return_does_no_harm() {
     }
 }
 
-/// The keeper may remove the file while the receiver comes to it.
+/// The housekeeper may remove the file while the receiver comes to it.
 #[test]
 fn a_last_file_without_messages_is_no_damage_to_who_comes_to_it() {
     let _dog = watchdog();
@@ -393,7 +393,7 @@ fn a_last_file_without_messages_is_no_damage_to_who_comes_to_it() {
 }
 
 #[test]
-fn what_a_killed_maker_of_an_overflow_file_left_is_removed() {
+fn what_a_killed_maker_of_a_segment_left_is_removed() {
     let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("q");

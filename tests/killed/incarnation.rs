@@ -45,7 +45,7 @@ impl Numbered {
         Self::with_filler(producer, number, len)
     }
 
-    /// For a channel that overflows: a few dozen of them fill its ring.
+    /// For a channel that grows into segments: a few dozen of them fill its ring.
     pub fn large(producer: u64, number: u64) -> Self {
         let len = Random::new(producer << 20 | number).below(3_000);
         Self::with_filler(producer, number, len)
@@ -86,26 +86,29 @@ impl Tx {
 
 pub type Ends = (Tx, Receiver<Numbered>);
 
-/// Bytes that a channel which overflows may have.
+/// Bytes that a channel that grows may have.
 pub const BYTES_MAX: u64 = 1 << 20;
 /// Bytes that one which is to be recovered may have.
 const BACKLOG_BYTES_MAX: u64 = 32 << 20;
 
-/// What a process is told.
+/// What a process is to do.
 #[derive(Clone, Debug)]
 pub struct Role {
     /// What it does: see [`Role::live`].
     pub script: String,
     pub path: PathBuf,
     /// Which process it is: its producers have numbers of their own.
-    pub life: u64,
+    pub incarnation: u64,
     pub durability: String,
 }
 
 impl Role {
     pub fn to_text(&self) -> String {
-        let (path, life) = (self.path.display(), self.life);
-        format!("{}\n{path}\n{life}\n{}", self.script, self.durability)
+        let (path, incarnation) = (self.path.display(), self.incarnation);
+        format!(
+            "{}\n{path}\n{incarnation}\n{}",
+            self.script, self.durability
+        )
     }
 
     pub fn from_text(text: &str) -> Self {
@@ -113,7 +116,7 @@ impl Role {
         Role {
             script: parts[0].to_owned(),
             path: parts[1].into(),
-            life: parts[2].parse().unwrap(),
+            incarnation: parts[2].parse().unwrap(),
             durability: parts[3].to_owned(),
         }
     }
@@ -127,9 +130,9 @@ impl Role {
                 max_delay: Duration::from_millis(1),
             },
         };
-        if self.overflows() {
+        if self.grows() {
             // Small where a receiver makes room all the time.
-            let is_small = self.script == "overflow";
+            let is_small = self.script == "segments";
             let options = Options {
                 max_bytes: Some(if is_small {
                     BYTES_MAX
@@ -156,28 +159,28 @@ impl Role {
     }
 
     /// The channel has no bound, and a small ring.
-    pub fn overflows(&self) -> bool {
-        self.script.starts_with("overflow")
+    pub fn grows(&self) -> bool {
+        self.script.starts_with("segments")
     }
 
-    /// Lives until it is killed.
+    /// Runs until it is killed.
     pub fn live(&self) {
         let stdout = std::io::stdout().as_fd().try_clone_to_owned().unwrap();
-        let life = Life {
+        let incarnation = Incarnation {
             role: self.clone(),
             reports: Reports(File::from(stdout)),
         };
         let ended = match self.script.as_str() {
-            "traffic" => life.traffic(),
-            "overflow" => life.overflow(),
-            "close" | "overflow close" => life.close_again_and_again(false),
-            "anew" => life.close_again_and_again(true),
-            "backlog fill" | "overflow backlog fill" => life.fill(),
-            "backlog" | "overflow backlog" => life.recover(),
+            "traffic" => incarnation.traffic(),
+            "segments" => incarnation.grow(),
+            "close" | "segments close" => incarnation.close_again_and_again(false),
+            "anew" => incarnation.close_again_and_again(true),
+            "backlog fill" | "segments backlog fill" => incarnation.fill(),
+            "backlog" | "segments backlog" => incarnation.recover(),
             other => panic!("{other}"),
         };
         if let Err(bad) = ended {
-            life.reports.say(format_args!("bad {bad}"));
+            incarnation.reports.say(format_args!("bad {bad}"));
         }
         // Whoever is to be killed waits for it.
         thread::sleep(Duration::from_secs(60));
@@ -196,12 +199,12 @@ impl Reports {
     }
 }
 
-struct Life {
+struct Incarnation {
     role: Role,
     reports: Reports,
 }
 
-impl Life {
+impl Incarnation {
     fn say(&self, what: std::fmt::Arguments<'_>) {
         self.reports.say(what);
     }
@@ -224,18 +227,18 @@ impl Life {
         }
     }
 
-    /// Sends one; `false` if that failed, which is told.
+    /// Sends one; `false` if that failed, which is reported.
     fn send(&self, tx: &Tx, producer: u64, number: u64) -> bool {
         let mut message = match tx {
             Tx::Bounded(_) => Numbered::new(producer, number),
             Tx::Growing(_) => Numbered::large(producer, number),
         };
         while let Err(e) = tx.send(message) {
-            if e.kind != SendErrorKind::Full || !self.role.overflows() {
+            if e.kind != SendErrorKind::Full || !self.role.grows() {
                 self.say(format_args!("bad send {e}"));
                 return false;
             }
-            // It is there again when the receiver has got on, and the keeper.
+            // It is there again when the receiver has got on, and the housekeeper.
             message = e.into_inner();
             thread::yield_now();
         }
@@ -280,7 +283,8 @@ impl Life {
         }
     }
 
-    /// Receives so many messages; both threads acknowledge. Some are left for the next life if `leave`.
+    /// Receives so many messages; both threads acknowledge. Some are left for the next incarnation if
+    /// `leave`.
     fn consume(&self, rx: &Receiver<Numbered>, count: u64, leave: bool) -> Result<(), String> {
         self.consume_counted(rx, count, leave, &AtomicU64::new(u64::MAX))
     }
@@ -293,10 +297,10 @@ impl Life {
         leave: bool,
         behind: &AtomicU64,
     ) -> Result<(), String> {
-        let mut random = Random::new(self.role.life);
+        let mut random = Random::new(self.role.incarnation);
         let (hand, handed) = mpsc::sync_channel(8);
         thread::scope(|scope| {
-            let other = Random::new(self.role.life + 1);
+            let other = Random::new(self.role.incarnation + 1);
             scope.spawn(move || self.acknowledge_handed(&handed, other));
             // Gone at the end of this, so that the other thread ends, too.
             let hand = hand;
@@ -307,7 +311,7 @@ impl Life {
                         // A sender may wait for one of these.
                         held.drain(..)
                             .for_each(|delivery| self.acknowledge(delivery));
-                        if self.role.script == "overflow" {
+                        if self.role.script == "segments" {
                             // Slow producers are to come far, too.
                             let many = random.below(120);
                             let end = Instant::now() + Duration::from_millis(random.below(20));
@@ -345,22 +349,22 @@ impl Life {
         thread::scope(|scope| {
             for p in 0..PRODUCERS {
                 let tx = tx.clone();
-                let producer = self.role.life * PRODUCERS + p;
+                let producer = self.role.incarnation * PRODUCERS + p;
                 scope.spawn(move || self.produce(&tx, producer, 0..u64::MAX));
             }
             self.consume(&rx, u64::MAX, false)
         })
     }
 
-    /// Sends and receives without end, and lets the channel overflow and return all the time: the producers rest
+    /// Sends and receives without end, and lets the channel grow and return all the time: the producers rest
     /// when many are behind, until few are.
-    fn overflow(&self) -> Result<(), String> {
+    fn grow(&self) -> Result<(), String> {
         let (tx, rx) = self.open()?;
         let behind = AtomicU64::new(rx.recovery().kept());
         thread::scope(|scope| {
             for p in 0..PRODUCERS {
                 let tx = tx.clone();
-                let producer = self.role.life * PRODUCERS + p;
+                let producer = self.role.incarnation * PRODUCERS + p;
                 let behind = &behind;
                 scope.spawn(move || {
                     let mut random = Random::new(producer);
@@ -387,13 +391,13 @@ impl Life {
 
     /// Opens, sends and receives a little, closes in order; then perhaps removes the file.
     fn close_again_and_again(&self, anew: bool) -> Result<(), String> {
-        let mut random = Random::new(self.role.life);
+        let mut random = Random::new(self.role.incarnation);
         let mut next = 0;
         loop {
             let (tx, rx) = self.open()?;
             let kept = rx.recovery().kept();
             // None of them ever waits for room.
-            let (most, room) = match self.role.overflows() {
+            let (most, room) = match self.role.grows() {
                 true => (60, 400),
                 false => (9, BOUND as u64),
             };
@@ -405,7 +409,7 @@ impl Life {
             thread::scope(|scope| {
                 for p in 0..PRODUCERS {
                     let (tx, numbers) = (tx.clone(), numbers.clone());
-                    let producer = self.role.life * PRODUCERS + p;
+                    let producer = self.role.incarnation * PRODUCERS + p;
                     scope.spawn(move || self.produce(&tx, producer, numbers));
                 }
                 let there = kept + each * PRODUCERS;
