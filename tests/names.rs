@@ -181,7 +181,11 @@ fn a_second_name_of_a_segment_keeps_its_content_when_it_is_removed() {
     drop(tx);
     rx.close().unwrap();
     let content = fs::read(kept).unwrap();
-    assert!(content.windows(1000).any(|bytes| bytes == message(b'a', 99)));
+    assert!(
+        content
+            .windows(1000)
+            .any(|bytes| bytes == message(b'a', 99))
+    );
 }
 
 #[test]

@@ -406,3 +406,39 @@ fn what_a_killed_maker_of_a_segment_left_is_removed() {
         BTreeSet::from(["q", "q.x.walchan-new"].map(str::to_owned))
     );
 }
+
+/// Each clone has sent into another segment, and stays.
+#[test]
+fn idle_clones_keep_no_segment_that_was_removed() {
+    let _dog = watchdog();
+    for durability in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        let (tx, rx) = open(&path, with(durability));
+        let mut clones = Vec::new();
+        for round in 0..30 {
+            let clone = tx.clone();
+            for n in round * 100..round * 100 + 100 {
+                clone.send(vec![n as u8; 1000]).unwrap();
+            }
+            clones.push(clone);
+        }
+        for n in 0..3000 {
+            assert_eq!(rx.recv().unwrap()[0], n as u8);
+        }
+        wait_for_ring_alone(&path);
+        // The names go first, then what holds the files: the first of them, and what is worked in now.
+        let prefix = format!("{}.", path.to_str().unwrap());
+        let is_segment = |line: &&str| line.contains(&prefix);
+        while {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            maps.lines().filter(is_segment).count() > 1
+        } {
+            std::thread::yield_now();
+        }
+        for (n, clone) in clones.iter().enumerate() {
+            clone.send(vec![n as u8]).unwrap();
+            assert_eq!(*rx.recv().unwrap(), [n as u8]);
+        }
+    }
+}

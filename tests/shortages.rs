@@ -7,8 +7,10 @@
 mod support;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::Path;
+use std::time::Duration;
 use support::{child, every_durability, role, watchdog, with};
 use walchan::{Options, Receiver, Sender};
 
@@ -145,6 +147,7 @@ fn service_is_full_again_when_address_space_is_to_be_had_again() {
     // More than a ring in a round; each file is larger than what the process may still map.
     const LEN: usize = 100_000;
     const COUNT: u64 = 90;
+    const SLACK: u64 = 2 << 20;
     let _dog = watchdog();
     let in_use = || {
         let status = fs::read_to_string("/proc/self/statm").unwrap();
@@ -159,34 +162,31 @@ fn service_is_full_again_when_address_space_is_to_be_had_again() {
         };
         let (tx, rx) = walchan::channel_with_options(&path, options).unwrap();
         let mut next = 0;
-        let mut accepted = Vec::new();
-        for round in 0..6 {
+        let mut accepted = VecDeque::new();
+        for round in 0..3 {
+            // The channel grows while there is space, or tries to while there is none.
             let unlimited = getrlimit(Resource::As);
-            // Messages are allocated before; what is short is room for a map.
             let messages: Vec<_> = (next..next + COUNT).map(|n| (n, message(n, LEN))).collect();
-            limit(Resource::As, in_use() + (2 << 20));
-            for (n, message) in messages {
-                if round % 2 == 0 && tx.send(message).is_ok() {
-                    accepted.push(n);
-                }
-            }
-            while !accepted.is_empty() && round % 3 > 0 {
-                match rx.try_recv() {
-                    Ok(delivery) => {
-                        assert_eq!(delivery[..8], accepted[0].to_le_bytes());
-                        accepted.remove(0);
-                    }
-                    Err(_) => break,
-                }
-            }
-            setrlimit(Resource::As, unlimited).unwrap();
             next += COUNT;
-            for n in accepted.drain(..accepted.len() / 2) {
+            if round % 3 == 2 {
+                limit(Resource::As, in_use() + SLACK);
+            }
+            for (n, message) in messages {
+                if tx.send(message).is_ok() {
+                    accepted.push_back(n);
+                }
+            }
+            // It returns to its ring while there is none.
+            limit(Resource::As, in_use() + SLACK);
+            while let Ok(delivery) = rx.try_recv() {
+                let n = accepted.pop_front().unwrap();
+                assert_eq!(delivery[..8], n.to_le_bytes());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            setrlimit(Resource::As, unlimited).unwrap();
+            for n in accepted.drain(..) {
                 assert!(*rx.recv().unwrap() == message(n, LEN), "{n}");
             }
-        }
-        for n in accepted {
-            assert!(*rx.recv().unwrap() == message(n, LEN), "{n}");
         }
         full_service(tx, rx, &path);
     }

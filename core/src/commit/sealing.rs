@@ -130,7 +130,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// Synced modes: the file before this one is committed up to its end before anything of this one is.
-    pub(super) fn commit_previous(&self) -> io::Result<()> {
+    pub fn commit_previous(&self) -> io::Result<()> {
         // [O:previous_read] Acquire: E14, pairs with [O:previous]; who sees it committed sees what that
         // covers.
         if !self.has_previous.load(Ordering::Acquire) {

@@ -6,10 +6,12 @@ use super::lifecycle::{Event, SegmentState};
 use crate::commit::housekeeper::TIDY;
 use crate::commit::{Failure, Log, LogSetup, Mode, SendFailure, Shared, Wait};
 use crate::format::frame::payload_len;
+use crate::planted::planted;
 use crate::ring::{Ring, Start};
 use crate::sync::{Arc, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Weak;
 
 /// The log of a file.
 pub type LogOf<F> = Arc<Log<<F as Files>::Memory>>;
@@ -105,6 +107,8 @@ pub(super) struct State<F: Files> {
     pub(super) unremoved: Vec<(SegmentId, u64)>,
     /// A segment whose name is another file's now, which was left alone.
     pub(super) displaced: Option<Failure>,
+    /// Of the handles that know a file: each forgets one that is parked or retired, however long it is idle.
+    pub(super) slots: Vec<Weak<RwLock<Slot<F>>>>,
 }
 
 impl<F: Files> State<F> {
@@ -135,15 +139,27 @@ impl<F: Files> State<F> {
     }
 }
 
+/// What a handle knows of the file that is sent into.
+#[derive(Debug)]
+pub(super) struct Slot<F: Files> {
+    /// `None`: it has to look.
+    log: Option<LogOf<F>>,
+    /// The chain knows the slot.
+    is_registered: bool,
+}
+
 /// Where one handle sends, once its channel has left the first file. A lock of its own for each handle, so
 /// that they do not meet in it.
 #[derive(Debug)]
-pub struct CurrentSegment<F: Files>(RwLock<Option<LogOf<F>>>);
+pub struct CurrentSegment<F: Files>(Arc<RwLock<Slot<F>>>);
 
 impl<F: Files> CurrentSegment<F> {
     /// None yet: the first file is tried first.
     pub fn new() -> Self {
-        CurrentSegment(RwLock::new(None))
+        CurrentSegment(Arc::new(RwLock::new(Slot {
+            log: None,
+            is_registered: false,
+        })))
     }
 }
 
@@ -190,6 +206,7 @@ impl<F: Files> Chain<F> {
             unmade: None,
             unremoved: Vec::new(),
             displaced: None,
+            slots: Vec::new(),
         };
         let first = state.entries[state.active()].log.clone();
         Chain {
@@ -280,11 +297,38 @@ impl<F: Files> Chain<F> {
         loop {
             match self.send_into_current(current, payload, wait) {
                 Err(SendFailure::Sealed) => {
-                    *current.0.write() = Some(self.active());
+                    self.find_active(current);
                     // There is a file to be completed, and one to be made ahead of need.
                     self.shared.housekeeper.fence_and_flag(TIDY);
                 }
                 sent => return sent,
+            }
+        }
+    }
+
+    /// Looks for the file that is sent into, under the lock of the slot, and registers the slot before: whoever
+    /// parks or retires that file comes to the slot later.
+    fn find_active(&self, current: &CurrentSegment<F>) {
+        let mut slot = current.0.write();
+        if !std::mem::replace(&mut slot.is_registered, true) {
+            self.state.lock().slots.push(Arc::downgrade(&current.0));
+        }
+        slot.log = Some(self.active());
+    }
+
+    /// Has every handle forget a file that is sealed, lest one that is idle keep its mapping and its descriptor.
+    pub(super) fn forget_sealed(&self) {
+        let slots = {
+            let mut state = self.state.lock();
+            // The handles of the others are gone.
+            state.slots.retain(|slot| slot.strong_count() > 0);
+            state.slots.clone()
+        };
+        for slot in slots.iter().filter_map(Weak::upgrade) {
+            let is_sealed = |log: &LogOf<F>| log.ring().is_sealed();
+            let mut slot = slot.write();
+            if slot.log.as_ref().is_some_and(is_sealed) && !planted!("handles_keep_sealed_files") {
+                slot.log = None;
             }
         }
     }
@@ -296,7 +340,7 @@ impl<F: Files> Chain<F> {
         wait: Wait,
     ) -> Result<u64, SendFailure> {
         let guard = current.0.read();
-        let Some(log) = &*guard else {
+        let Some(log) = &guard.log else {
             return Err(SendFailure::Sealed);
         };
         if self.shared.mode() != Mode::FlushOnly {

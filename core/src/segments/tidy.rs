@@ -82,10 +82,22 @@ impl<F: Files> Chain<F> {
         if !planted!("removed_before_drained_is_durable") {
             log.retire()?;
         }
-        let Some(mut retired) = self.state.lock().entries.pop_front() else {
-            return Ok(false);
+        let (mut retired, next) = {
+            let mut state = self.state.lock();
+            let Some(retired) = state.entries.pop_front() else {
+                return Ok(false);
+            };
+            (
+                retired,
+                state.entries.front().and_then(|next| next.log.clone()),
+            )
         };
         retired.apply(Event::Retire);
+        if let Some(next) = next {
+            // It is committed; until something is committed behind it, the next one would keep it open.
+            next.commit_previous()?;
+        }
+        self.forget_sealed();
         if number == 0 {
             self.shared.set_ring_is_next(true);
             return Ok(true);
@@ -140,6 +152,8 @@ impl<F: Files> Chain<F> {
                     entry.apply(Event::Park);
                 }
             }
+            drop(state);
+            self.forget_sealed();
         }
         Ok(true)
     }
