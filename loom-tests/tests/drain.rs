@@ -166,6 +166,31 @@ fn the_housekeeper_is_notified_of_a_possible_return() {
     );
 }
 
+// Threads: a sender whose message is too large for the ring, and for the segment that is sent into; the
+// housekeeper, which finds that segment empty and returns to the ring. The file that the sender makes is sealed
+// by nobody before the message is in it.
+#[test]
+fn who_makes_a_file_sends_into_it() {
+    model(
+        "who_makes_a_file_sends_into_it",
+        "a message too large for the ring as the housekeeper returns to the ring: one file is made for it",
+        || {
+            let log = chain(ChainSetup {
+                in_segment: true,
+                ..ChainSetup::default()
+            });
+            log.flag_housekeeper(HOUSEKEEPER_TIDY);
+            let sender = spawn_in(&log, |log| log.send(&log.handle(), &[7; 80]).unwrap());
+            assert!(log.keep());
+            let position = sender.join().unwrap();
+            let mut receiver = log.receiver();
+            let held = log.try_receive(&mut receiver).unwrap().message();
+            assert_eq!(held.position, position);
+            assert!(!log.was_made(3));
+        },
+    );
+}
+
 // Threads: the last message of a segment, whose end is padding, is acknowledged; the housekeeper removes the
 // file, whose space is punched; the receiver, which has not passed the padding, and may find it, zeros, or
 // half of each. It must go on to the message in the next file.

@@ -6,6 +6,7 @@ use crate::modelled::Words;
 use std::io::IoSlice;
 use walchan_core::commit::housekeeper::{AHEAD, TIDY};
 use walchan_core::commit::{Log, Mode as LogMode, Wait};
+use walchan_core::format::HEADER_LEN;
 use walchan_core::format::checkpoint::Checkpoint;
 use walchan_core::format::frame;
 use walchan_core::format::frame::frame_len;
@@ -125,6 +126,11 @@ impl Chain {
             next_number = 2;
         }
         *files.fail_makes.lock().unwrap_or_else(|e| e.into_inner()) = setup.fail_makes;
+        // The ring counts, whether it is in the chain or free.
+        let mut bytes = HEADER_LEN + ring;
+        if setup.in_segment {
+            bytes += HEADER_LEN + segment;
+        }
         let once = prepared.layout.once;
         let (start, capacity) = (prepared.start.head, prepared.layout.capacity);
         let log = RealChain::<Memories>::log_of(&shared, prepared, Some(&growth), None);
@@ -139,7 +145,7 @@ impl Chain {
             unopened: None,
             backlog: None,
         };
-        let chain = RealChain::new(files, shared, vec![entry], Some(growth), 0, next_number);
+        let chain = RealChain::new(files, shared, vec![entry], Some(growth), bytes, next_number);
         Chain { chain }
     }
 
@@ -278,6 +284,11 @@ impl Chain {
     /// Whether the ring is what is sent into.
     pub fn is_in_ring(&self) -> bool {
         !self.chain.active().ring().layout().once
+    }
+
+    /// Whether a file of this number was ever made.
+    pub fn was_made(&self, number: u64) -> bool {
+        self.chain.files().file(number).is_some()
     }
 
     /// Numbers of those that were removed.
