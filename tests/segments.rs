@@ -442,3 +442,70 @@ fn idle_clones_keep_no_segment_that_was_removed() {
         }
     }
 }
+
+/// The last sender leaves on its own thread, while the housekeeper makes, completes and removes segments.
+#[test]
+fn a_channel_that_was_drained_and_closed_is_its_ring_alone() {
+    let _dog = watchdog();
+    let rounds: u64 = std::env::var("WALCHAN_LIVES").map_or(10, |n| n.parse().unwrap());
+    for round in 0..rounds {
+        for durability in MODES {
+            let dir = support::quick_dir();
+            let path = dir.path().join("q");
+            let (tx, rx) = open(&path, with(durability));
+            let count = 20 + round * 37 % 300;
+            let senders = (0..1 + round % 3).map(|sender| {
+                let tx = tx.clone();
+                std::thread::spawn(move || {
+                    for n in 0..count {
+                        let len = if n % 60 == 7 { 100_000 } else { 1000 };
+                        tx.send(vec![sender as u8; len]).unwrap();
+                    }
+                })
+            });
+            let senders: Vec<_> = senders.collect();
+            drop(tx);
+            let received = rx.iter().count() as u64;
+            assert_eq!(received, count * senders.len() as u64);
+            senders
+                .into_iter()
+                .for_each(|sender| sender.join().unwrap());
+            rx.close().unwrap();
+            assert_eq!(
+                names(&path).len(),
+                1,
+                "{durability:?}, round {round}: {:?}",
+                names(&path)
+            );
+            let bounded =
+                walchan::sync_channel_with_options::<Vec<u8>>(&path, 10, with(durability));
+            assert!(bounded.is_ok(), "{:?}", bounded.err());
+        }
+    }
+}
+
+/// All that is left is one message at the front: behind it are segments of which everything is acknowledged,
+/// and the receiver does not come to them.
+#[test]
+fn segments_of_acknowledged_messages_are_gone_when_the_last_one_before_them_is_acknowledged() {
+    let _dog = watchdog();
+    for durability in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q");
+        let (tx, rx) = open(&path, with(durability));
+        for n in 0..2000u64 {
+            tx.send(vec![n as u8; 1000]).unwrap();
+        }
+        let first = rx.recv().unwrap();
+        (1..2000).for_each(|_| drop(rx.recv().unwrap()));
+        Delivery::leave(first);
+        drop(tx);
+        rx.close().unwrap();
+        assert!(names(&path).len() > 3);
+        let (tx, rx) = open(&path, with(durability));
+        assert_eq!(rx.recv().unwrap()[0], 0);
+        drop(tx);
+        rx.close().unwrap();
+        assert_eq!(names(&path).len(), 1, "{durability:?}: {:?}", names(&path));
+    }
+}
