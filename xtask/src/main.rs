@@ -23,6 +23,7 @@ mod protocol;
 mod run;
 mod sabotage;
 mod sanitize;
+mod shortages;
 mod source;
 mod tables;
 mod test;
@@ -42,6 +43,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   planted [NAME..]  plant one bug at a time; the test named in docs/planted.md must fail
   calls             every system call of a channel's life is the last one, or fails, once and for ever
   kills [N [SEED]]  N processes are killed at random moments
+  shortages [N [SEED]]
+                    N incarnations on one processor, with idle senders, while descriptors and memory run short
   cuts [N [SEED]]   N power cuts on each of four file systems in loop devices; needs root
   disks             full disks, failing disks, and what a send writes, at full length; needs root
   instructions      what a message costs in instructions; needs valgrind
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         ["instructions"] => instructions::run(),
         ["pacing", names @ ..] => pacing::run(names),
         ["kills", args @ ..] => kills::run(args),
+        ["shortages", args @ ..] => shortages::run(args),
         ["cuts", args @ ..] => cuts::run(args),
         ["disks"] => disks::run(),
         ["fuzz", args @ ..] => fuzz::run(args),
