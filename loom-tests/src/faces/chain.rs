@@ -6,6 +6,7 @@ use crate::modelled::Words;
 use std::io::IoSlice;
 use walchan_core::commit::housekeeper::{AHEAD, TIDY};
 use walchan_core::commit::{Log, Mode as LogMode, Wait};
+use walchan_core::format::HEADER_LEN;
 use walchan_core::format::checkpoint::Checkpoint;
 use walchan_core::format::frame;
 use walchan_core::format::frame::frame_len;
@@ -125,6 +126,11 @@ impl Chain {
             next_number = 2;
         }
         *files.fail_makes.lock().unwrap_or_else(|e| e.into_inner()) = setup.fail_makes;
+        // The ring counts, whether it is in the chain or free.
+        let mut bytes = HEADER_LEN + ring;
+        if setup.in_overflow {
+            bytes += HEADER_LEN + overflow;
+        }
         let once = prepared.layout.once;
         let (start, capacity) = (prepared.start.head, prepared.layout.capacity);
         let log = RealChain::<Memories>::log_of(&shared, prepared, Some(&growth), None);
@@ -138,7 +144,7 @@ impl Chain {
             unopened: None,
             backlog: None,
         };
-        let chain = RealChain::new(files, shared, vec![entry], Some(growth), 0, next_number);
+        let chain = RealChain::new(files, shared, vec![entry], Some(growth), bytes, next_number);
         Chain { chain }
     }
 
