@@ -112,6 +112,7 @@ impl<F: Files> ReceiverState<F> {
         self.is_straight = false;
     }
 
+    /// Ends what [`ReceiverState::pause`] began.
     pub fn resume(&mut self) {
         self.is_straight = self.backlog.is_none() && self.log.shows_what_is_published();
     }

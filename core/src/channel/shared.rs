@@ -56,7 +56,7 @@ impl<F: Files> InFlight<F> {
 
 impl<F: Files<Memory: Medium>> Channel<F> {
     /// What all files of the channel share.
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &Arc<Shared> {
         self.chain.shared()
     }
 
@@ -145,12 +145,14 @@ impl<F: Files<Memory: Medium>> Channel<F> {
 }
 
 impl<F: Files> Channel<F> {
-    /// Closes in order, once: nobody else uses the channel.
+    /// Whether this is a child of `fork`, and the channel that of its parent.
+    pub fn is_of_parent(&self) -> bool {
+        std::process::id() != self.owner && !planted!("child_closes")
+    }
+
+    /// Closes in order, once: nobody else uses the channel, and it is this process's own.
     pub fn shut(&mut self) -> Result<(), Error> {
         if !std::mem::take(&mut self.open) {
-            return Ok(());
-        }
-        if std::process::id() != self.owner && !planted!("child_closes") {
             return Ok(());
         }
         self.stop_threads();
@@ -171,6 +173,9 @@ impl<F: Files> Channel<F> {
 impl<F: Files> Drop for Channel<F> {
     /// An error has nobody to go to: `Receiver::close` is for those who want it.
     fn drop(&mut self) {
+        if self.is_of_parent() {
+            return;
+        }
         self.shut().ok();
     }
 }

@@ -70,17 +70,17 @@ impl<T> Lessor<T> {
         }
     }
 
-    /// Gives no more. The value, if no lease is left. In a forked child it stays for ever: it is the
-    /// parent's, and a thread that was about to end a lease is not there to be waited for.
-    pub fn end(self) -> Option<T> {
+    /// Gives no more. The value, or how many leases are left. In a forked child it stays for ever, whatever is
+    /// left: it is the parent's, and a thread that was about to end a lease is not there to be waited for.
+    pub fn end(self) -> Result<T, u64> {
         let shared = std::mem::ManuallyDrop::new(self).last_one_out()?;
-        Some(shared.value)
+        Ok(shared.value)
     }
 
     /// Called once.
-    fn last_one_out(&self) -> Option<Box<Shared<T>>> {
+    fn last_one_out(&self) -> Result<Box<Shared<T>>, u64> {
         if self.process != std::process::id() && !planted!("child_closes") {
-            return None;
+            return Err(0);
         }
         let given = self.given.get();
         // SAFETY: nobody drops it before this addition.
@@ -91,9 +91,12 @@ impl<T> Lessor<T> {
         // ours.
         let order = weaken!("lessor_end", Ordering::AcqRel);
         let left = balance.fetch_add(given, order).wrapping_add(given);
+        if left != 0 {
+            return Err(left);
+        }
         // SAFETY: made by `Box`, and nobody else uses it: no lease is left, and no other was the one that
         // left 0.
-        (left == 0).then(|| unsafe { Box::from_raw(self.shared.as_ptr()) })
+        Ok(unsafe { Box::from_raw(self.shared.as_ptr()) })
     }
 }
 
@@ -169,11 +172,11 @@ mod tests {
                 0 => {
                     drop((one, two));
                     assert_eq!(Arc::strong_count(&value), 2);
-                    assert!(lessor.end().is_some());
+                    assert!(lessor.end().is_ok());
                 }
                 1 => {
                     drop(one);
-                    assert!(lessor.end().is_none());
+                    assert_eq!(lessor.end().unwrap_err(), 1);
                     assert_eq!(Arc::strong_count(&two), 2);
                     drop(two);
                 }

@@ -14,6 +14,7 @@ pub use chain::{
 };
 
 pub use lease::{Lease, Lessor};
+pub use walchan_core::commit::Sending;
 
 use crate::modelled::Modelled;
 use std::time::Duration;
@@ -262,6 +263,11 @@ impl Channel {
 
     pub fn sender_left(&self) {
         self.log.shared().sender_left();
+    }
+
+    /// What a handle that can send keeps, until it leaves.
+    pub fn sending<T>(&self, kept: T) -> Sending<T> {
+        Sending::new(kept, self.log.shared())
     }
 
     pub fn receiver_left(&self) {
