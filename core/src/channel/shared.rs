@@ -159,6 +159,17 @@ impl<F: Files> Channel<F> {
         Ok(self.chain.finish()?)
     }
 
+    /// Nothing of the parent's is touched. Its threads are not here, and their handles may be those of the
+    /// child's own threads by now: dropped, they would detach these. The lock of the file is the parent's,
+    /// and would go with the last that leads to it; so that stays, as do all locks that its threads may have
+    /// held.
+    fn leave_to_parent(&mut self) {
+        if !planted!("child_detaches") {
+            std::mem::forget(std::mem::take(&mut self.threads));
+        }
+        std::mem::forget(Arc::clone(&self.chain));
+    }
+
     pub(super) fn stop_threads(&mut self) {
         let shared = self.chain.shared();
         shared.timer.flag(STOP);
@@ -174,7 +185,7 @@ impl<F: Files> Drop for Channel<F> {
     /// An error has nobody to go to: `Receiver::close` is for those who want it.
     fn drop(&mut self) {
         if self.is_of_parent() {
-            return;
+            return self.leave_to_parent();
         }
         self.shut().ok();
     }
