@@ -17,7 +17,7 @@ use walchan_core::channel::{Channel, Message, OnDisk, Parts, ReceiverState};
 use walchan_core::commit::Wait;
 use walchan_core::recovery::RecoveryReport;
 use walchan_core::ring::Received;
-use walchan_core::storage::lease::Lessor;
+use walchan_core::storage::lease::{Lessor, Stays};
 
 /// What changes with each message.
 #[derive(Debug)]
@@ -110,8 +110,12 @@ impl Half {
         let senders = shared.senders();
         let deliveries = match channel.end().map(Arc::into_inner) {
             Ok(Some(mut channel)) => return Ok(channel.shut()?),
-            Ok(None) => 0,
-            Err(left) => left,
+            Err(Stays::Leased(left)) => left,
+            Ok(None) | Err(Stays::OfParent) => 0,
+            Err(Stays::Refused(refused)) => {
+                shared.poison(&refused.into());
+                return Ok(shared.check()?);
+            }
         };
         checked?;
         Err(Error::InUse {
@@ -296,8 +300,8 @@ impl<T: ?Sized, C> Receiver<T, C> {
     /// Closes the channel for senders, and closes it: the file is synced, marked as closed in order, and
     /// unlocked. After `Ok` it can be opened again at once.
     ///
-    /// A receiver that got [`RecvError::Disconnected`] and holds no delivery finds nothing else that keeps the
-    /// channel open. Where a sender or a delivery still does, the channel closes when the last of them is
+    /// A receiver that got [`RecvError::Disconnected`] and holds no delivery finds nothing else that keeps
+    /// the channel open. Where a sender or a delivery still does, the channel closes when the last of them is
     /// dropped, in whatever thread that is, and an error of that is lost.
     ///
     /// Dropping the receiver does the same, and swallows the error.

@@ -112,14 +112,17 @@ pub struct Shared {
 impl Shared {
     /// A channel without a handle.
     pub fn new(mode: Mode) -> Self {
+        // Before the events: a light fence of theirs is one for the flags, too. Where the flags have whole
+        // fences, because membarrier is refused, the events have them as well.
+        let (timer, housekeeper) = (Timer::new(), Flags::new());
         Shared {
             mode,
             status: AtomicU32::new(0),
             senders: AtomicU64::new(0),
             failure: Mutex::new(None),
             events: Arc::new(Events::new(mode == Mode::PerSend)),
-            timer: Timer::new(),
-            housekeeper: Flags::new(),
+            timer,
+            housekeeper,
             commit_every: AtomicU64::new(1),
             unsynced: CachePadded(AtomicU64::new(0)),
             rounds: AtomicU64::new(0),
@@ -168,7 +171,8 @@ impl Shared {
         self.senders.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Handles that can send. One that has left the channel may still be counted, and no other one is missing.
+    /// Handles that can send. One that has left the channel may still be counted, and no other one is
+    /// missing.
     pub fn senders(&self) -> u64 {
         // [O:senders] Relaxed: a count, for an error; a handle leaves the channel before it leaves the count.
         self.senders.load(Ordering::Relaxed)

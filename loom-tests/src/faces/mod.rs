@@ -219,7 +219,7 @@ impl Channel {
         let events = Arc::clone(&shared.events);
         let ring = Ring::new(memory, layout, start_of_ring, events);
         if !setup.biases {
-            ring.end_biases();
+            ring.end_biases().expect("no model is refused a fence");
         }
         let setup_of_log = LogSetup {
             stored,
@@ -371,7 +371,8 @@ impl Channel {
     /// Acknowledges without moving the head.
     pub fn acknowledge_only(&self, position: u64) {
         self.log.ring().mark_acknowledged(position);
-        self.log.ring().count_acknowledged();
+        let counted = self.log.ring().count_acknowledged();
+        counted.expect("no model is refused a fence");
     }
 
     pub fn advance(&self) -> bool {
@@ -395,7 +396,8 @@ impl Channel {
 
     /// What recovery counted, and what the receiver found of that.
     pub fn correct_counts(&self, counted: u64, found: u64) {
-        self.log.ring().correct_counts(counted, found);
+        let corrected = self.log.ring().correct_counts(counted, found);
+        corrected.expect("no model is refused a fence");
     }
 
     pub fn hold_back(&self, position: u64) {
