@@ -13,8 +13,9 @@ use walchan_core::storage::lease::Lease;
 
 /// What acknowledges a delivery when it is gone, and keeps the channel open until then.
 pub(crate) struct Receipt {
-    channel: Lease<Arc<Channel<OnDisk>>>,
+    // First: whoever finds that no delivery is left finds that none leads to a file.
     message: InFlight<OnDisk>,
+    channel: Lease<Arc<Channel<OnDisk>>>,
     /// Leave the message as it is.
     leave: bool,
 }
@@ -48,10 +49,10 @@ impl Receipt {
 
     /// Whether the thread is panicking or not; tells whether the channel still works.
     pub(crate) fn acknowledge(self) -> Result<(), Error> {
-        let channel = Arc::clone(&self.channel);
-        channel.acknowledge(&self.message);
+        self.channel.acknowledge(&self.message);
+        let checked = self.channel.shared().check();
         self.leave();
-        Ok(channel.shared().check()?)
+        Ok(checked?)
     }
 
     pub(crate) fn id(&self) -> MessageId {

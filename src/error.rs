@@ -29,6 +29,18 @@ pub enum Error {
     /// Another channel, of this process or another, has the file open.
     #[error("the file is in use by another channel")]
     Locked,
+    /// The receiver has left, and the channel is still open: these keep it open, as far as is known at this
+    /// moment. It closes when the last of them is dropped. In a child of `fork` it is the parent that keeps
+    /// it open, whatever the numbers say.
+    ///
+    /// See [`Receiver::close`](crate::Receiver::close) for an example.
+    #[error("the channel is still in use: senders: {senders}, deliveries: {deliveries}")]
+    InUse {
+        /// Senders. One that is being dropped in another thread may be among them.
+        senders: u64,
+        /// Messages in somebody's hands: deliveries, and what could not be delivered.
+        deliveries: u64,
+    },
     /// There is something at the path, and it is not a regular file.
     #[error("not a regular file")]
     NotRegular,
@@ -113,6 +125,16 @@ impl PartialEq for Error {
         match (self, other) {
             (Error::Io(a), Error::Io(b)) => same_io(a, b),
             (Error::Locked, Error::Locked) | (Error::NotRegular, Error::NotRegular) => true,
+            (
+                Error::InUse {
+                    senders,
+                    deliveries,
+                },
+                Error::InUse {
+                    senders: s,
+                    deliveries: d,
+                },
+            ) => senders == s && deliveries == d,
             (
                 Error::Mismatch {
                     what,

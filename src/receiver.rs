@@ -17,7 +17,7 @@ use walchan_core::channel::{Channel, Message, OnDisk, Parts, ReceiverState};
 use walchan_core::commit::Wait;
 use walchan_core::recovery::RecoveryReport;
 use walchan_core::ring::Received;
-use walchan_core::storage::lease::Lessor;
+use walchan_core::storage::lease::{Lessor, Stays};
 
 /// What changes with each message.
 #[derive(Debug)]
@@ -88,18 +88,40 @@ impl Half {
         }
     }
 
-    /// Leaves the channel, and closes it if nothing else keeps it open.
+    /// Leaves the channel, and closes it if nothing else keeps it open. `Ok`: it is closed.
     fn leave(&mut self) -> Result<(), Error> {
         let Some(channel) = self.channel.take() else {
             return Ok(());
         };
-        self.current.get_mut().stashed = None;
-        channel.shared().receiver_left();
-        let checked = channel.shared().check();
-        match channel.end().map(Arc::try_unwrap) {
-            Some(Ok(mut channel)) => Ok(channel.shut()?),
-            Some(Err(_)) | None => Ok(checked?),
+        let stashed = self.current.get_mut().stashed.take();
+        let shared = Arc::clone(channel.shared());
+        if channel.is_of_parent() {
+            // Not even a lock is taken here: a thread of the parent may have had it.
+            std::mem::forget(stashed);
+            return Err(Error::InUse {
+                senders: shared.senders(),
+                deliveries: 0,
+            });
         }
+        drop(stashed);
+        shared.receiver_left();
+        let checked = shared.check();
+        // Before the look at who keeps the channel: a sender that still does is counted.
+        let senders = shared.senders();
+        let deliveries = match channel.end().map(Arc::into_inner) {
+            Ok(Some(mut channel)) => return Ok(channel.shut()?),
+            Err(Stays::Leased(left)) => left,
+            Ok(None) | Err(Stays::OfParent) => 0,
+            Err(Stays::Refused(refused)) => {
+                shared.poison(&refused.into());
+                return Ok(shared.check()?);
+            }
+        };
+        checked?;
+        Err(Error::InUse {
+            senders,
+            deliveries,
+        })
     }
 
     /// `None` if there is nothing in time. `deliver` makes of a message, and of the state that has its
@@ -275,12 +297,18 @@ impl<T: ?Sized, C> Receiver<T, C> {
         Ok(self.half.channel().sync_progress()?)
     }
 
-    /// Closes the channel for senders. If nothing else keeps it open (a sender, a delivery), the file is
-    /// synced, marked as closed in order, and unlocked.
+    /// Closes the channel for senders, and closes it: the file is synced, marked as closed in order, and
+    /// unlocked. After `Ok` it can be opened again at once.
+    ///
+    /// A receiver that got [`RecvError::Disconnected`] and holds no delivery finds nothing else that keeps
+    /// the channel open. Where a sender or a delivery still does, the channel closes when the last of them is
+    /// dropped, in whatever thread that is, and an error of that is lost.
     ///
     /// Dropping the receiver does the same, and swallows the error.
     ///
     /// # Errors
+    ///
+    /// [`Error::InUse`]: a sender or a delivery keeps the channel open.
     ///
     /// [`Error::Io`]: a sync failed, now or earlier, or a segment could not be opened when the receiver came
     /// to it. The next open recovers what is there.
@@ -290,6 +318,13 @@ impl<T: ?Sized, C> Receiver<T, C> {
     /// let (tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
     /// drop(tx);
     /// rx.close()?;
+    ///
+    /// let (tx, rx) = walchan::channel::<u8>(dir.path().join("queue"))?;
+    /// tx.send(1).unwrap();
+    /// let delivery = rx.recv().unwrap();
+    /// let in_use = walchan::Error::InUse { senders: 1, deliveries: 1 };
+    /// assert_eq!(rx.close(), Err(in_use));
+    /// drop((tx, delivery)); // closed now
     /// # Ok::<(), walchan::Error>(())
     /// ```
     pub fn close(mut self) -> Result<(), Error> {

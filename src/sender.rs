@@ -11,7 +11,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use walchan_core::channel::{Channel, OnDisk};
-use walchan_core::commit::{SendFailure, Wait};
+use walchan_core::commit::{SendFailure, Sending, Wait};
 use walchan_core::segments::CurrentSegment;
 use walchan_core::storage::stage::Stage;
 
@@ -75,10 +75,16 @@ impl NotSent {
     }
 }
 
+/// What a handle keeps of the channel.
+struct Kept {
+    segment: CurrentSegment<OnDisk>,
+    channel: Arc<Channel<OnDisk>>,
+}
+
 /// What both halves are made of.
 struct Handle<T: ?Sized, C> {
-    channel: Arc<Channel<OnDisk>>,
-    segment: CurrentSegment<OnDisk>,
+    /// Given up before the receiver can hear that this handle has left: what closes behind that is closed.
+    kept: Sending<Kept>,
     /// Set when this handle has seen its own bytes decode.
     checked: OnceLock<()>,
     // The handle takes messages in; it owns none.
@@ -88,10 +94,10 @@ struct Handle<T: ?Sized, C> {
 
 impl<T: ?Sized, C> Handle<T, C> {
     fn new(channel: Arc<Channel<OnDisk>>) -> Self {
-        channel.shared().sender_joined();
+        let shared = Arc::clone(channel.shared());
+        let segment = CurrentSegment::new();
         Handle {
-            channel,
-            segment: CurrentSegment::new(),
+            kept: Sending::new(Kept { segment, channel }, &shared),
             checked: OnceLock::new(),
             message: PhantomData,
             codec: PhantomData,
@@ -114,7 +120,8 @@ impl<T: ?Sized, C> Handle<T, C> {
 
     #[inline(always)]
     fn send_pieces(&self, pieces: &[IoSlice<'_>], wait: Wait) -> Result<(), NotSent> {
-        match self.channel.send(&self.segment, pieces, wait) {
+        let Kept { segment, channel } = &*self.kept;
+        match channel.send(segment, pieces, wait) {
             Ok(_) => Ok(()),
             Err(failure) => Err(NotSent::from(failure)),
         }
@@ -155,13 +162,7 @@ impl<T, C: Codec<T>> Handle<T, C> {
 
 impl<T: ?Sized, C> Clone for Handle<T, C> {
     fn clone(&self) -> Self {
-        Handle::new(Arc::clone(&self.channel))
-    }
-}
-
-impl<T: ?Sized, C> Drop for Handle<T, C> {
-    fn drop(&mut self) {
-        self.channel.shared().sender_left();
+        Handle::new(Arc::clone(&self.kept.channel))
     }
 }
 
@@ -187,7 +188,7 @@ macro_rules! handle_methods {
             /// ```
             #[must_use]
             pub fn is_closed(&self) -> bool {
-                self.handle.channel.shared().receiver_is_gone()
+                self.handle.kept.channel.shared().receiver_is_gone()
             }
 
             /// Returns when everything sent before the call, by anyone, is on stable storage. Waits for the
@@ -208,7 +209,7 @@ macro_rules! handle_methods {
             /// # Ok::<(), walchan::Error>(())
             /// ```
             pub fn sync(&self) -> Result<(), Error> {
-                Ok(self.handle.channel.sync_sent()?)
+                Ok(self.handle.kept.channel.sync_sent()?)
             }
 
             /// The durability in force: without the feature `fsync` always [`Durability::FlushOnly`].
@@ -223,7 +224,7 @@ macro_rules! handle_methods {
             /// ```
             #[must_use]
             pub fn durability(&self) -> Durability {
-                Durability::from_mode(self.handle.channel.mode())
+                Durability::from_mode(self.handle.kept.channel.mode())
             }
         }
 
@@ -238,7 +239,7 @@ macro_rules! handle_methods {
         impl<$($generics)*> fmt::Debug for $name<$($args)*> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name))
-                    .field("path", &self.handle.channel.path())
+                    .field("path", &self.handle.kept.channel.path())
                     .finish_non_exhaustive()
             }
         }

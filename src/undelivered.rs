@@ -7,11 +7,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use walchan_core::channel::{Channel, DamageCause, InFlight, OnDisk};
+use walchan_core::storage::lease::{Lease, Lessor};
 
 /// Something in the ring that could not be delivered, and its bytes.
 pub(crate) struct Undelivered {
-    channel: Arc<Channel<OnDisk>>,
+    // First: as in a delivery.
     place: InFlight<OnDisk>,
+    channel: Lease<Arc<Channel<OnDisk>>>,
     bytes: Vec<u8>,
 }
 
@@ -19,12 +21,12 @@ impl Undelivered {
     #[cold]
     #[inline(never)]
     pub(crate) fn new(
-        channel: &Arc<Channel<OnDisk>>,
+        channel: &Lessor<Arc<Channel<OnDisk>>>,
         place: InFlight<OnDisk>,
         bytes: &[u8],
     ) -> Self {
         Undelivered {
-            channel: Arc::clone(channel),
+            channel: channel.lease(),
             place,
             bytes: bytes.to_vec(),
         }

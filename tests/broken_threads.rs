@@ -1,11 +1,12 @@
 //! Threads and processes at their ends.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_types)]
 
 mod support;
 
 use std::cell::RefCell;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::thread;
 use support::{child, flush, role, watchdog};
 use walchan::{Error, Receiver, Sender};
 
@@ -75,4 +76,88 @@ fn a_forked_child_that_drops_its_copy_neither_hangs_nor_unlocks_nor_closes() {
     tx.send(2).unwrap();
     assert_eq!(rx.recv().unwrap(), 1);
     assert_eq!(rx.recv().unwrap(), 2);
+}
+
+/// What runs in a child of `fork`, on copies of what the parent has, before it becomes something else.
+#[allow(unsafe_code)]
+fn in_a_child(mut body: impl FnMut() -> bool + Send + Sync + 'static) -> bool {
+    let mut command = Command::new("/bin/true");
+    // SAFETY: `body` uses nothing that another thread of the parent could have locked; `fork` of the C
+    // library, which is what the standard library calls here, leaves its heap and its threads usable in the
+    // child.
+    unsafe {
+        command.pre_exec(move || {
+            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut body)) {
+                Ok(true) => Ok(()),
+                _ => Err(std::io::Error::from_raw_os_error(1)),
+            }
+        });
+    }
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// The child's threads get the handles that the parent's had.
+#[test]
+#[allow(unsafe_code)]
+fn a_forked_child_that_drops_its_copy_can_join_its_own_threads() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    let (tx, rx) = walchan::channel_with_options::<u64>(&path, flush()).unwrap();
+    tx.send(1).unwrap();
+    // The sender alone keeps the channel: with it the child drops the last that leads there.
+    assert_eq!(
+        rx.close().unwrap_err(),
+        Error::InUse {
+            senders: 1,
+            deliveries: 0
+        }
+    );
+    let tx = Box::new(tx);
+    let address = std::ptr::from_ref(&*tx).expose_provenance();
+    let child_is_well = in_a_child(move || {
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+        let threads = [(); 40].map(|()| {
+            let wait = std::sync::Arc::clone(&wait);
+            thread::spawn(move || wait.lock().unwrap().recv().is_err())
+        });
+        let copy = std::ptr::with_exposed_provenance::<Sender<u64>>(address);
+        // SAFETY: the child's memory is a copy of the parent's, so the value is there, and is dropped once in
+        // this process.
+        drop(unsafe { std::ptr::read(copy) });
+        drop(go_on);
+        threads.into_iter().all(|thread| thread.join().is_ok())
+    });
+    assert!(child_is_well, "it could not join a thread of its own");
+    // Nor did it unlock the file.
+    let again = walchan::channel_with_options::<u64>(&path, flush());
+    assert_eq!(again.unwrap_err(), Error::Locked);
+    drop(tx);
+    let (_tx, rx) = walchan::channel_with_options::<u64>(&path, flush()).unwrap();
+    assert_eq!(rx.recv().unwrap(), 1);
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn a_forked_child_that_closes_hears_that_the_channel_is_in_use() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    let (tx, rx) = walchan::channel_with_options::<u64>(&path, flush()).unwrap();
+    tx.send(1).unwrap();
+    drop(tx);
+    let rx = Box::new(rx);
+    let address = std::ptr::from_ref(&*rx).expose_provenance();
+    let hears = in_a_child(move || {
+        let copy = std::ptr::with_exposed_provenance::<Receiver<u64>>(address);
+        // SAFETY: as above.
+        let rx = unsafe { std::ptr::read(copy) };
+        matches!(rx.close(), Err(Error::InUse { .. }))
+    });
+    assert!(hears);
+    let again = walchan::channel_with_options::<u64>(&path, flush());
+    assert_eq!(again.unwrap_err(), Error::Locked);
+    assert_eq!(rx.recv().unwrap(), 1);
+    rx.close().unwrap();
 }

@@ -229,7 +229,11 @@ fn a_held_delivery_keeps_the_channel_open_and_locked() {
     let first = rx.recv().unwrap();
     let second = rx.recv().unwrap();
     drop(tx);
-    rx.close().unwrap();
+    let in_use = Error::InUse {
+        senders: 0,
+        deliveries: 2,
+    };
+    assert_eq!(rx.close().unwrap_err(), in_use);
     assert_eq!(walchan::channel::<u64>(&path).unwrap_err(), Error::Locked);
     thread::spawn(move || drop(second)).join().unwrap();
     assert_eq!(walchan::channel::<u64>(&path).unwrap_err(), Error::Locked);

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 use support::{every_durability, flush, watchdog, with};
 use walchan::{
-    Delivery, RecvError, RecvTimeoutError, SendErrorKind, SendTimeoutError, TryRecvError,
+    Delivery, Error, RecvError, RecvTimeoutError, SendErrorKind, SendTimeoutError, TryRecvError,
     TrySendError,
 };
 
@@ -37,7 +37,11 @@ fn sends_after_the_receiver_is_gone_are_disconnected() {
         "nothing of it was sent"
     );
     assert!(!tx.is_closed());
-    rx.close().unwrap();
+    let in_use = Error::InUse {
+        senders: 1,
+        deliveries: 0,
+    };
+    assert_eq!(rx.close().unwrap_err(), in_use);
     assert!(tx.is_closed());
     assert!(tx.send(1).unwrap_err().is_disconnected());
 }

@@ -227,12 +227,13 @@ fn take_batch(rx: &Receiver<Line>) -> Result<Option<Batch>> {
     Ok(Some(batch))
 }
 
-/// Gives the workers their batches: the backlog, then what comes. Returns how many messages.
+/// Gives the workers their batches: the backlog, then what comes. Returns the receiver, to be closed when
+/// they are done, and how many messages; without it, after an error, the sender ends.
 fn dispatch(
     rx: Receiver<Line>,
     mut backlog: Batch,
     to_workers: crossbeam_channel::Sender<Batch>,
-) -> Result<u64> {
+) -> Result<(Receiver<Line>, u64)> {
     let mut messages = 0;
     loop {
         let batch = if backlog.0.is_empty() {
@@ -242,13 +243,12 @@ fn dispatch(
             Some(Batch(backlog.0.drain(..len).collect()))
         };
         let Some(batch) = batch else {
-            rx.close()?;
-            return Ok(messages);
+            return Ok((rx, messages));
         };
         messages += batch.0.len() as u64;
         // No worker is left: each has failed, and says why.
         if to_workers.send(batch).is_err() {
-            return Ok(messages);
+            return Ok((rx, messages));
         }
     }
 }
@@ -440,12 +440,14 @@ fn ingest(arguments: Arguments) -> Result<()> {
         let pool: Vec<_> = logs.into_iter().map(start).collect();
         drop(batches);
         // Whatever fails, everything ends: without receiver the sender, without batches the workers.
-        let messages = dispatch(rx, backlog, to_workers);
+        let dispatched = dispatch(rx, backlog, to_workers);
         for worker in pool {
             worker.join().map_err(|_| "a worker panicked")??;
         }
-        let messages = messages?;
+        let (rx, messages) = dispatched?;
         let sent = sender.join().map_err(|_| "the sender panicked")??;
+        // Nobody has a delivery any more, or a sender: it closes now.
+        rx.close()?;
         Ok((sent, messages))
     })?;
     bar.finish_and_clear();

@@ -2,8 +2,10 @@
 
 #![cfg(loom)]
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::arc_with_non_send_sync)] // the threads of a model take turns
 
-use loom_tests::{Failure, Mode, Received, Setup, channel, message, model, spawn};
+use loom::cell::UnsafeCell;
+use loom_tests::{Arc, Failure, Mode, Received, Sending, Setup, channel, message, model, spawn};
 
 fn flush_only(senders: u64) -> Setup {
     Setup {
@@ -58,6 +60,37 @@ fn the_last_sender_wakes_the_receiver() {
             let sender = spawn(&log, |log| log.sender_left());
             assert_eq!(log.receive(&mut log.receiver()), Received::Disconnected);
             sender.join().unwrap();
+        },
+    );
+}
+
+/// Keeps something: what is done behind that, and does not happen behind it, is a race that loom sees.
+struct Keeps(Arc<UnsafeCell<()>>);
+
+impl Drop for Keeps {
+    fn drop(&mut self) {
+        self.0.with(|_| ());
+    }
+}
+
+// Threads: two handles that keep the channel leave, in any order; the receiver waits for the end, and then
+// has to itself what they kept.
+#[test]
+fn who_hears_of_the_end_finds_that_no_sender_keeps_anything() {
+    model(
+        "who_hears_of_the_end_finds_that_no_sender_keeps_anything",
+        "two senders leave: whoever hears of it closes the channel, and they do not have it any more",
+        || {
+            let log = channel(flush_only(0));
+            let kept = Arc::new(UnsafeCell::new(()));
+            let handles = [(); 2].map(|()| log.sending(Keeps(Arc::clone(&kept))));
+            let threads = handles.map(|handle: Sending<Keeps>| spawn(&log, |_| drop(handle)));
+            assert_eq!(log.receive(&mut log.receiver()), Received::Disconnected);
+            assert_eq!(Arc::strong_count(&kept), 1);
+            kept.with_mut(|_| ());
+            for thread in threads {
+                thread.join().unwrap();
+            }
         },
     );
 }

@@ -9,7 +9,7 @@ use crate::protocol::{self, PATH};
 use crate::run::{Outcome, cargo_loom, judge};
 use crate::source::{PRODUCT, Source};
 
-pub const BUILD: &str = "test --release -p loom-tests";
+pub const BUILD: &str = "test --profile models -p loom-tests";
 
 pub fn run(only: &[&str]) -> Outcome {
     let rows = protocol::read()?;

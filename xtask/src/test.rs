@@ -20,7 +20,7 @@ pub fn run() -> Outcome {
     let bare = cargo("test --no-default-features --lib --tests");
     plan.command("tests without default features", bare)?;
     plan.command("committed inputs of the fuzzer", fuzz::replay())?;
-    plan.command("models", cargo_loom("test --release -p loom-tests"))?;
+    plan.command("models", cargo_loom(sabotage::BUILD))?;
     let sabotage = || sabotage::run(&[]);
     plan.step("planted weakenings", "cargo xtask sabotage", sabotage)?;
     plan.step("planted bugs", "cargo xtask planted", || planted::run(&[]))?;

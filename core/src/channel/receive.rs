@@ -266,8 +266,11 @@ impl<F: Files<Memory: Medium>> Channel<F> {
         let is_at_end = backlog.is_at_end();
         ring.pass(&mut receiver.reader, end);
         if is_at_end {
-            ring.correct_counts(receiver.counted, receiver.found);
+            let corrected = ring.correct_counts(receiver.counted, receiver.found);
             receiver.leave_backlog();
+            if let Err(refused) = corrected {
+                self.shared().poison(&refused.into());
+            }
         }
         received
     }

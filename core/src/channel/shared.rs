@@ -59,7 +59,7 @@ impl<F: Files> InFlight<F> {
 
 impl<F: Files<Memory: Medium>> Channel<F> {
     /// What all files of the channel share.
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &Arc<Shared> {
         self.chain.shared()
     }
 
@@ -148,16 +148,29 @@ impl<F: Files<Memory: Medium>> Channel<F> {
 }
 
 impl<F: Files> Channel<F> {
-    /// Closes in order, once: nobody else uses the channel.
+    /// Whether this is a child of `fork`, and the channel that of its parent.
+    pub fn is_of_parent(&self) -> bool {
+        std::process::id() != self.owner && !planted!("child_closes")
+    }
+
+    /// Closes in order, once: nobody else uses the channel, and it is this process's own.
     pub fn shut(&mut self) -> Result<(), Error> {
         if !std::mem::take(&mut self.open) {
             return Ok(());
         }
-        if std::process::id() != self.owner && !planted!("child_closes") {
-            return Ok(());
-        }
         self.stop_threads();
         Ok(self.chain.finish()?)
+    }
+
+    /// Nothing of the parent's is touched. Its threads are not here, and their handles may be those of the
+    /// child's own threads by now: dropped, they would detach these. The lock of the file is the parent's,
+    /// and would go with the last that leads to it; so that stays, as do all locks that its threads may have
+    /// held.
+    fn leave_to_parent(&mut self) {
+        if !planted!("child_detaches") {
+            std::mem::forget(std::mem::take(&mut self.threads));
+        }
+        std::mem::forget(Arc::clone(&self.chain));
     }
 
     pub(super) fn stop_threads(&mut self) {
@@ -174,6 +187,9 @@ impl<F: Files> Channel<F> {
 impl<F: Files> Drop for Channel<F> {
     /// An error has nobody to go to: `Receiver::close` is for those who want it.
     fn drop(&mut self) {
+        if self.is_of_parent() {
+            return self.leave_to_parent();
+        }
         self.shut().ok();
     }
 }

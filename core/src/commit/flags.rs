@@ -1,7 +1,7 @@
 //! Flags that wake a thread.
 
 use crate::sync::waiting::{Event, ONCE};
-use crate::sync::{AtomicU32, Fences, Ordering, weaken_fence};
+use crate::sync::{AtomicU32, Fences, Ordering, nap, weaken_fence};
 
 #[derive(Debug)]
 pub struct Flags {
@@ -16,7 +16,7 @@ impl Flags {
         Flags {
             flags: AtomicU32::new(0),
             event: Event::new(ONCE, Fences::Symmetric),
-            fences: Fences::asymmetric(),
+            fences: Fences::asymmetric_tried(),
         }
     }
 
@@ -46,12 +46,18 @@ impl Flags {
         self.flags.load(Ordering::Relaxed)
     }
 
-    /// Takes flags back, before doing what they ask for.
+    /// Takes flags back, before doing what they ask for. They stay set where the fence is refused: whoever
+    /// saw one set, and set it not again, may have changed something that the thread does not see yet.
     pub fn take(&self, flags: u32) -> u32 {
         // [O:flags] Relaxed: the fence below orders it (E8).
         let taken = self.flags.fetch_and(!flags, Ordering::Relaxed) & flags;
         // [O:timer_fence] SeqCst: E8, pairs with [O:publish_fence] and [O:notify_fence].
-        weaken_fence!("timer_fence", self.fences.heavy());
+        let fence = weaken_fence!("timer_fence", self.fences.heavy());
+        if fence.is_refused() {
+            nap();
+            // [O:flags] Relaxed: as above.
+            self.flags.fetch_or(taken, Ordering::Relaxed);
+        }
         taken
     }
 

@@ -124,7 +124,7 @@ impl<M: Memory> Log<M> {
     }
 
     /// What all files of the channel share.
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 

@@ -25,4 +25,4 @@ pub mod timer_thread;
 pub use log::{Log, LogSetup};
 pub use mode::{Mode, SendFailure, Wait};
 pub use pages::Stage;
-pub use shared::{Failure, Shared};
+pub use shared::{Failure, Sending, Shared};

@@ -119,7 +119,11 @@ impl<M: Memory> Log<M> {
 
     #[inline(never)]
     fn count_acknowledged(&self, position: u64) {
-        let count = self.ring.count_acknowledged();
+        let count = match self.ring.count_acknowledged() {
+            Ok(count) => count,
+            // The message is acknowledged in the file all the same.
+            Err(refused) => return self.shared.poison(&refused.into()),
+        };
         if self.ahead > 0 {
             // [O:drain_fence] SeqCst: E8, as above.
             weaken_fence!("drain_fence", self.shared.timer.fences.light());

@@ -124,9 +124,12 @@ impl<M: Memory> Log<M> {
         self.ring.incarnations().newest().tag
     }
 
-    /// Takes what is left of the file, so that all further sends go to the next one.
+    /// Takes what is left of the file, so that all further sends go to the next one. If that is refused, the
+    /// channel has failed.
     pub fn seal(&self) {
-        self.ring.seal();
+        if let Err(refused) = self.ring.seal() {
+            self.shared.poison(&refused.into());
+        }
     }
 
     /// Synced modes: the file before this one is committed up to its end before anything of this one is.

@@ -9,8 +9,8 @@ use crate::format::frame::{payload_crc, payload_len};
 use crate::planted::planted;
 use crate::ring::{Claim, NoRoom, Room};
 use crate::storage::Memory;
-use crate::sync::Ordering;
 use crate::sync::pacing::room_backoff;
+use crate::sync::{Ordering, Refused};
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
@@ -145,6 +145,11 @@ impl<M: Memory> Log<M> {
                 Err(NoRoom::Sealed) => {
                     self.give_back_permit();
                     return Err(SendFailure::Sealed);
+                }
+                Err(NoRoom::Refused) => {
+                    self.give_back_permit();
+                    self.shared.poison(&Refused.into());
+                    return Err(SendFailure::Io(Refused.into()));
                 }
             };
             // Whoever waits for room holds no permit: those who hold one publish soon.

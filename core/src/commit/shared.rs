@@ -9,6 +9,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, CachePadded, Mutex, Ord
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
+use std::ops::Deref;
 
 /// An I/O error that is reported again.
 #[derive(Clone, Debug)]
@@ -34,6 +35,45 @@ impl Failure {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(self.kind, self.text.clone()),
         }
+    }
+}
+
+/// What a handle that can send keeps of the channel. It is gone before the handle counts as one that has
+/// left: whoever hears that all senders have left finds that none of them keeps anything (E10).
+#[derive(Debug)]
+pub struct Sending<T> {
+    // Fields are dropped in their order, also where the first one panics.
+    kept: T,
+    _counted: Counted,
+}
+
+/// One of the handles that can send.
+#[derive(Debug)]
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.sender_left();
+    }
+}
+
+impl<T> Sending<T> {
+    /// One handle more.
+    pub fn new(kept: T, shared: &Arc<Shared>) -> Self {
+        shared.sender_joined();
+        Sending {
+            kept,
+            _counted: Counted(Arc::clone(shared)),
+        }
+    }
+}
+
+impl<T> Deref for Sending<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.kept
     }
 }
 
@@ -72,14 +112,17 @@ pub struct Shared {
 impl Shared {
     /// A channel without a handle.
     pub fn new(mode: Mode) -> Self {
+        // Before the events: a light fence of theirs is one for the flags, too. Where the flags have whole
+        // fences, because membarrier is refused, the events have them as well.
+        let (timer, housekeeper) = (Timer::new(), Flags::new());
         Shared {
             mode,
             status: AtomicU32::new(0),
             senders: AtomicU64::new(0),
             failure: Mutex::new(None),
             events: Arc::new(Events::new(mode == Mode::PerSend)),
-            timer: Timer::new(),
-            housekeeper: Flags::new(),
+            timer,
+            housekeeper,
             commit_every: AtomicU64::new(1),
             unsynced: CachePadded(AtomicU64::new(0)),
             rounds: AtomicU64::new(0),
@@ -126,6 +169,13 @@ impl Shared {
     pub fn sender_joined(&self) {
         // [O:sender_joined] Relaxed: whoever clones a handle keeps the count above zero.
         self.senders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Handles that can send. One that has left the channel may still be counted, and no other one is
+    /// missing.
+    pub fn senders(&self) -> u64 {
+        // [O:senders] Relaxed: a count, for an error; a handle leaves the channel before it leaves the count.
+        self.senders.load(Ordering::Relaxed)
     }
 
     /// The last one tells the receiver.

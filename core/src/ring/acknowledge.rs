@@ -4,7 +4,7 @@ use super::state::Ring;
 use crate::format::frame::{self, Kind, State, Word1};
 use crate::planted::planted;
 use crate::storage::Memory;
-use crate::sync::{Ordering, weaken};
+use crate::sync::{Ordering, Refused, weaken};
 
 impl<M: Memory> Ring<M> {
     /// Marks the message at `position` as acknowledged, once, by whoever holds it. From any thread, in any
@@ -34,11 +34,15 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Counts it. Returns how many have been acknowledged in this incarnation.
-    pub fn count_acknowledged(&self) -> u64 {
+    ///
+    /// # Errors
+    ///
+    /// As [`Bias::share`](crate::sync::bias::Bias::share): it is not counted.
+    pub fn count_acknowledged(&self) -> Result<u64, Refused> {
         // [O:acknowledged] Release: E15, pairs with [O:acknowledged_read]; what it counts is before it.
         let release = weaken!("acknowledged", Ordering::Release);
         let line = &self.acknowledger;
-        line.bias.add(&line.acknowledged, 1, release) + 1
+        Ok(line.bias.add(&line.acknowledged, 1, release)? + 1)
     }
 
     /// The same by the thread that has the bias. `false`: it is another one, and nothing was done.

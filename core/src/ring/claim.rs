@@ -7,7 +7,7 @@ use crate::storage::stage::STAGED_LEN_MAX;
 use crate::storage::{Memory, WORD_LEN};
 use crate::sync::bias::Exclusive;
 use crate::sync::pacing::Batch;
-use crate::sync::{AtomicU64, Ordering, weaken, weaken_fence};
+use crate::sync::{AtomicU64, Ordering, Refused, weaken, weaken_fence};
 use std::io::IoSlice;
 use std::mem::ManuallyDrop;
 
@@ -26,6 +26,14 @@ pub enum NoRoom {
     },
     /// There is another file behind this one, which is sealed now.
     Sealed,
+    /// Another thread has the claims to itself, and it cannot be made to share them.
+    Refused,
+}
+
+impl From<Refused> for NoRoom {
+    fn from(_: Refused) -> Self {
+        NoRoom::Refused
+    }
 }
 
 /// How much room is worth taking.
@@ -113,7 +121,7 @@ impl<M: Memory> Ring<M> {
         if size > self.frame_len_max {
             never_fits(size);
         }
-        let alone = self.producer.bias.enter();
+        let alone = self.producer.bias.enter()?;
         let mut admitted = false;
         // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true; or nobody else changes
         // it.
@@ -131,10 +139,10 @@ impl<M: Memory> Ring<M> {
             if end > limit && !planted!("limit_ignored") {
                 drop(alone);
                 if admitted {
-                    self.give_back_admission();
+                    self.give_back_admission()?;
                 }
                 if self.end().is_some() {
-                    self.seal();
+                    self.seal()?;
                     return Err(NoRoom::Sealed);
                 }
                 return Err(NoRoom::Space { needed: end });
@@ -161,19 +169,27 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Claims all that is left before the end, as padding, if nobody has. The next file is linked.
-    pub fn seal(&self) {
+    ///
+    /// # Errors
+    ///
+    /// As [`Bias::share`](crate::sync::bias::Bias::share): it is not sealed.
+    pub fn seal(&self) -> Result<(), Refused> {
         // Nobody claims but by compare-exchange from now on.
-        self.producer.bias.share();
+        self.producer.bias.share()?;
         // [O:end_seal] Acquire: E13, pairs with [O:end]; the words up to the end are ours to write.
         let end = self.limit.end.load(weaken!("end_seal", Ordering::Acquire));
         // [O:tail_read] Relaxed: the compare-exchange tells whether it is still true.
         let mut tail = self.producer.tail.load(Ordering::Relaxed);
         while tail < end && end != u64::MAX {
             match change(&self.producer.tail, tail, end, None) {
-                Ok(()) => return self.fill(tail, end),
+                Ok(()) => {
+                    self.fill(tail, end);
+                    break;
+                }
                 Err(now) => tail = now,
             }
         }
+        Ok(())
     }
 
     /// Publishes padding over words that the caller claimed.
@@ -223,15 +239,16 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    fn give_back_admission(&self) {
+    fn give_back_admission(&self) -> Result<(), Refused> {
         let line = &self.producer;
         // [O:counts] Relaxed: as above.
         line.bias
-            .add(&line.admitted, 1u64.wrapping_neg(), Ordering::Relaxed);
+            .add(&line.admitted, 1u64.wrapping_neg(), Ordering::Relaxed)?;
         // Another sender may have been refused because of us.
         if self.bound != u64::MAX {
             self.events.room.notify();
         }
+        Ok(())
     }
 
     /// Writes a frame into words that the caller owns (R3), with the salt of its incarnation, and publishes
@@ -340,7 +357,8 @@ impl<M: Memory> Drop for Claim<'_, M> {
         self.fill_padding();
         self.ring
             .publish_filler(Kind::Abandoned, self.position, self.end() - self.position);
-        self.ring.give_back_admission();
+        // Refused, the bound has a place less, until this thread's next claim ends the channel.
+        self.ring.give_back_admission().ok();
         self.ring.announce(true);
     }
 }

@@ -8,7 +8,7 @@ use crate::storage::{Memory, WORD_LEN};
 use crate::sync::bias::Bias;
 use crate::sync::pacing::{Batch, is_large};
 use crate::sync::waiting::Events;
-use crate::sync::{Arc, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU32, AtomicU64, CachePadded, Mutex, Ordering, Refused};
 use std::collections::BTreeSet;
 
 /// Where a ring begins its incarnation.
@@ -150,9 +150,13 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Everybody changes the numbers by read-modify-writes from now on.
-    pub fn end_biases(&self) {
-        self.producer.bias.share();
-        self.acknowledger.bias.share();
+    ///
+    /// # Errors
+    ///
+    /// As [`Bias::share`].
+    pub fn end_biases(&self) -> Result<(), Refused> {
+        self.producer.bias.share()?;
+        self.acknowledger.bias.share()
     }
 
     /// The memory beneath.
@@ -251,12 +255,16 @@ impl<M: Memory> Ring<M> {
     /// Called by the receiver when it has passed what earlier incarnations left: `counted` messages were
     /// expected there, `found` were handed out. The rest was damaged, and takes no part of the bound any
     /// more.
-    pub fn correct_counts(&self, counted: u64, found: u64) {
+    ///
+    /// # Errors
+    ///
+    /// As [`Bias::share`]: they still do.
+    pub fn correct_counts(&self, counted: u64, found: u64) -> Result<(), Refused> {
         // All of them were handed out now, whatever the header said of earlier deliveries.
         // [O:counts] Relaxed: a count that only the receiver writes.
         self.receiver.handed_out.store(found, Ordering::Relaxed);
         if counted == found {
-            return;
+            return Ok(());
         }
         let line = &self.producer;
         // [O:counts] Relaxed: a count; no data hangs on it. Wraps where more was found.
@@ -264,8 +272,9 @@ impl<M: Memory> Ring<M> {
             &line.admitted,
             found.wrapping_sub(counted),
             Ordering::Relaxed,
-        );
+        )?;
         self.events.room.notify();
+        Ok(())
     }
 
     /// Lets producers claim up to `limit`. Callers hold the lock of the checkpoint pages, so limits

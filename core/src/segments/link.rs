@@ -137,7 +137,8 @@ impl<F: Files> Chain<F> {
             // The ring comes next, or behind a file that was linked ahead of need and is sealed at once, too.
             log.seal();
         }
-        may_return
+        // Where it was not sealed, the channel has failed.
+        may_return && log.ring().is_sealed()
     }
 
     /// The caller holds `growing`; `log` is the last file.

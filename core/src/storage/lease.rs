@@ -9,7 +9,7 @@
 
 use crate::planted::planted;
 use crate::sync::bias::Bias;
-use crate::sync::{AtomicU64, Ordering, weaken};
+use crate::sync::{AtomicU64, Ordering, Refused, weaken};
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
@@ -31,6 +31,17 @@ pub struct Lessor<T> {
     given: Cell<u64>,
     /// The process that it is of.
     process: u32,
+}
+
+/// Why a value stays when its lessor ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stays {
+    /// So many leases are left. The last of them drops it.
+    Leased(u64),
+    /// For ever: leases may have ended or not, and nobody can know.
+    Refused(Refused),
+    /// This is a forked child.
+    OfParent,
 }
 
 /// Keeps the value.
@@ -70,30 +81,33 @@ impl<T> Lessor<T> {
         }
     }
 
-    /// Gives no more. The value, if no lease is left. In a forked child it stays for ever: it is the
-    /// parent's, and a thread that was about to end a lease is not there to be waited for.
-    pub fn end(self) -> Option<T> {
+    /// Gives no more. The value, or why it stays. In a forked child it stays for ever, whatever is left: it
+    /// is the parent's, and a thread that was about to end a lease is not there to be waited for.
+    pub fn end(self) -> Result<T, Stays> {
         let shared = std::mem::ManuallyDrop::new(self).last_one_out()?;
-        Some(shared.value)
+        Ok(shared.value)
     }
 
     /// Called once.
-    fn last_one_out(&self) -> Option<Box<Shared<T>>> {
+    fn last_one_out(&self) -> Result<Box<Shared<T>>, Stays> {
         if self.process != std::process::id() && !planted!("child_closes") {
-            return None;
+            return Err(Stays::OfParent);
         }
         let given = self.given.get();
         // SAFETY: nobody drops it before this addition.
         let Shared { balance, bias, .. } = unsafe { self.shared.as_ref() };
         // Nobody is in a subtraction that is not a read-modify-write, nor will be.
-        bias.share();
+        bias.share().map_err(Stays::Refused)?;
         // [O:lessor_end] AcqRel: E17; what leases did is before their subtractions, and what we did before
         // ours.
         let order = weaken!("lessor_end", Ordering::AcqRel);
         let left = balance.fetch_add(given, order).wrapping_add(given);
+        if left != 0 {
+            return Err(Stays::Leased(left));
+        }
         // SAFETY: made by `Box`, and nobody else uses it: no lease is left, and no other was the one that
         // left 0.
-        (left == 0).then(|| unsafe { Box::from_raw(self.shared.as_ptr()) })
+        Ok(unsafe { Box::from_raw(self.shared.as_ptr()) })
     }
 }
 
@@ -133,7 +147,8 @@ impl<T> Drop for Lease<T> {
         // [O:lease_end] AcqRel: E17; what we did is before whoever leaves 0, and what others did is before us
         // if we do.
         let order = weaken!("lease_end", Ordering::AcqRel);
-        if bias.add(balance, 1u64.wrapping_neg(), order) == 1 {
+        // Refused, it counts for ever, and the value stays.
+        if bias.add(balance, 1u64.wrapping_neg(), order) == Ok(1) {
             // SAFETY: made by `Box`, and nobody else uses it: the lessor has ended, so it was a
             // read-modify-write, and this was the last lease.
             drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
@@ -169,11 +184,11 @@ mod tests {
                 0 => {
                     drop((one, two));
                     assert_eq!(Arc::strong_count(&value), 2);
-                    assert!(lessor.end().is_some());
+                    assert!(lessor.end().is_ok());
                 }
                 1 => {
                     drop(one);
-                    assert!(lessor.end().is_none());
+                    assert_eq!(lessor.end().unwrap_err(), Stays::Leased(1));
                     assert_eq!(Arc::strong_count(&two), 2);
                     drop(two);
                 }

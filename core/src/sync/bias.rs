@@ -10,7 +10,7 @@
 //! Operations" (OOPSLA 2002); Dice, Huang, Yang, "Asymmetric Dekker Synchronization" (2001).
 
 use super::{
-    AtomicU64, Fences, Ordering, known_thread_number, thread_number, wait_turn, weaken,
+    AtomicU64, Fences, Ordering, Refused, known_thread_number, thread_number, wait_turn, weaken,
     weaken_fence,
 };
 
@@ -69,12 +69,16 @@ impl Bias {
     }
 
     /// `None`: others may be here, by read-modify-writes. Not called by a thread that is inside.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bias::share`]: this thread may not be here.
     #[inline(always)]
-    pub fn enter(&self) -> Option<Exclusive<'_>> {
+    pub fn enter(&self) -> Result<Option<Exclusive<'_>>, Refused> {
         let owner = self.owner();
         match known_thread_number() {
-            me if me == owner => self.go_in(me),
-            _ if owner == SHARED => None,
+            me if me == owner => Ok(self.go_in(me)),
+            _ if owner == SHARED => Ok(None),
             _ => self.enter_otherwise(),
         }
     }
@@ -87,13 +91,14 @@ impl Bias {
     }
 
     #[cold]
-    fn enter_otherwise(&self) -> Option<Exclusive<'_>> {
+    fn enter_otherwise(&self) -> Result<Option<Exclusive<'_>>, Refused> {
         let me = thread_number();
-        if !self.is_first(me) {
-            self.share();
-            return None;
+        // What could not be ended is not begun.
+        if Fences::asymmetric() == Fences::Symmetric || !self.is_first(me) {
+            self.share()?;
+            return Ok(None);
         }
-        self.go_in(me)
+        Ok(self.go_in(me))
     }
 
     #[inline(always)]
@@ -116,8 +121,13 @@ impl Bias {
 
     /// Takes the bias away, and waits until nobody is inside: for a few instructions of another thread, and
     /// for a processor on which it can go on.
+    ///
+    /// # Errors
+    ///
+    /// The fence was refused. Another thread may be inside, now and later, and nobody can know: whoever gets
+    /// this error must not touch what the bias guards.
     #[cold]
-    pub fn share(&self) {
+    pub fn share(&self) -> Result<(), Refused> {
         let mut owner = self.owner();
         while owner < ENDING {
             // Nobody is inside if nobody else can be.
@@ -134,11 +144,15 @@ impl Bias {
             }
         }
         if owner == SHARED {
-            return;
+            return Ok(());
         }
         // [O:bias_share_fence] SeqCst: E18, pairs with [O:bias_fence]; the end of the bias before it, the
         // look inside behind.
-        weaken_fence!("bias_share_fence", Fences::Asymmetric.heavy());
+        let fence = weaken_fence!("bias_share_fence", Fences::Asymmetric.heavy());
+        if fence.is_refused() {
+            // Another thread may have had its fence before.
+            return self.is_shared().then_some(()).ok_or(Refused);
+        }
         let mut looks = 0;
         // [O:bias_inside] Acquire: E18, pairs with [O:bias_leave].
         while self.inside.load(weaken!("bias_inside", Ordering::Acquire)) != 0 {
@@ -148,16 +162,22 @@ impl Bias {
         // [O:bias_shared] Release: E18, pairs with [O:bias_owner]; hands on what the wait has seen.
         let shared = weaken!("bias_shared", Ordering::Release);
         self.owner.store(SHARED, shared);
+        Ok(())
     }
 
     /// Adds to a number that is only changed in this way, or behind [`Bias::share`]. Wraps. Returns what it
     /// was.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bias::share`]: nothing was added.
     #[inline(always)]
-    pub fn add(&self, number: &AtomicU64, more: u64, order: Ordering) -> u64 {
+    pub fn add(&self, number: &AtomicU64, more: u64, order: Ordering) -> Result<u64, Refused> {
         match self.enter() {
-            Some(alone) => alone.add(number, more, order),
+            Ok(Some(alone)) => Ok(alone.add(number, more, order)),
             // [O:forwarded] The order is the caller's.
-            None => number.fetch_add(more, order),
+            Ok(None) => Ok(number.fetch_add(more, order)),
+            Err(refused) => Err(refused),
         }
     }
 }
@@ -189,7 +209,7 @@ mod tests {
             let (bias, number) = (Bias::new(), AtomicU64::new(0));
             let add = || {
                 for _ in 0..1000 {
-                    bias.add(&number, 1, Ordering::Relaxed);
+                    bias.add(&number, 1, Ordering::Relaxed).unwrap();
                 }
             };
             std::thread::scope(|scope| {
@@ -207,12 +227,12 @@ mod tests {
         let bias = Bias::new();
         let has_any = Fences::asymmetric() == Fences::Asymmetric;
         for _ in 0..3 {
-            assert_eq!(bias.enter().is_some(), has_any);
+            assert_eq!(bias.enter().unwrap().is_some(), has_any);
         }
         std::thread::scope(|scope| {
-            let other = scope.spawn(|| assert!(bias.enter().is_none()));
+            let other = scope.spawn(|| assert!(bias.enter().unwrap().is_none()));
             other.join().unwrap();
         });
-        assert!(bias.enter().is_none());
+        assert!(bias.enter().unwrap().is_none());
     }
 }

@@ -7,6 +7,8 @@
 
 pub use inner::*;
 use inner::{fence_heavy, fence_light, fence_whole, has_membarrier};
+use std::io;
+use std::time::Duration;
 
 /// Keeps a value on cache lines of its own: 128 bytes, because the adjacent-line
 /// prefetcher of x86 pulls lines in pairs.
@@ -35,10 +37,12 @@ macro_rules! weaken {
 pub(crate) use weaken;
 
 /// `weaken_fence!("name", fence)`: one of a pair of sequentially consistent fences, absent while that fault
-/// is planted.
+/// is planted. Its value is that of the fence: nothing, or what came of a heavy one.
 macro_rules! weaken_fence {
     ($name:literal, $fence:expr) => {
-        if !$crate::sync::sabotaged($name) {
+        if $crate::sync::sabotaged($name) {
+            Default::default()
+        } else {
             $fence
         }
     };
@@ -56,12 +60,54 @@ pub enum Fences {
     Asymmetric,
 }
 
+/// What came of a heavy fence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub enum Heavy {
+    /// It was made.
+    #[default]
+    Made,
+    /// The kernel refused it, which had granted it before. Nothing is ordered with the light fences of
+    /// others.
+    Refused,
+}
+
+impl Heavy {
+    /// Whether it was not made.
+    pub fn is_refused(self) -> bool {
+        self == Heavy::Refused
+    }
+}
+
+/// What needs a heavy fence cannot be done any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+impl From<Refused> for io::Error {
+    fn from(_: Refused) -> Self {
+        let text = "the system refuses membarrier, which it granted when the channel was opened";
+        io::Error::new(io::ErrorKind::PermissionDenied, text)
+    }
+}
+
+/// Whoever had to make a heavy fence, and could not, looks again after so long: what others had stored by
+/// then is seen, with or without a fence.
+pub const NAP: Duration = Duration::from_millis(2);
+
 impl Fences {
-    /// `Asymmetric` where the kernel can do that.
+    /// `Asymmetric` where the kernel can do that; until a heavy fence is refused. Then never again.
     pub fn asymmetric() -> Fences {
         match has_membarrier() {
             true => Fences::Asymmetric,
             false => Fences::Symmetric,
+        }
+    }
+
+    /// The same, after a try whether it still can.
+    pub fn asymmetric_tried() -> Fences {
+        match Fences::asymmetric() {
+            Fences::Asymmetric if fence_heavy().is_refused() => Fences::Symmetric,
+            fences => fences,
         }
     }
 
@@ -76,9 +122,12 @@ impl Fences {
 
     /// The side that does it rarely.
     #[inline]
-    pub fn heavy(self) {
+    pub fn heavy(self) -> Heavy {
         match self {
-            Fences::Symmetric => fence_whole(),
+            Fences::Symmetric => {
+                fence_whole();
+                Heavy::Made
+            }
             Fences::Asymmetric => fence_heavy(),
         }
     }
@@ -86,9 +135,10 @@ impl Fences {
 
 #[cfg(not(all(loom, feature = "models")))]
 mod inner {
+    use super::{Heavy, NAP};
     pub use parking_lot::MutexGuard;
     use rustix::io::Errno;
-    use rustix::thread::futex;
+    use rustix::thread::{MembarrierCommand, futex, membarrier};
     use std::cell::Cell;
     pub use std::sync::Arc;
     pub use std::sync::atomic::Ordering;
@@ -103,11 +153,16 @@ mod inner {
     pub type AtomicU64 = std::sync::atomic::AtomicU64;
     use std::time::{Duration, Instant};
 
-    /// Whether this process could register for memory barriers on request. Asked once.
+    /// A registered process was refused a memory barrier.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+
+    /// Whether this process could register for memory barriers on request, which is asked once, and was
+    /// refused none since.
     pub(super) fn has_membarrier() -> bool {
-        use rustix::thread::{MembarrierCommand, membarrier};
         static REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
+        let register = || membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
+        // [O:refused] Relaxed: it is set once; whoever misses that takes what is refused later.
+        *REGISTERED.get_or_init(register) && !REFUSED.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -122,16 +177,36 @@ mod inner {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
     }
 
+    /// How often is asked again that was refused, and where the kernel says that it has no memory for an
+    /// instant: for half a second or so.
+    const ASKED_AGAIN_MAX: u32 = 100;
+    const ASKED_FOR_MEMORY_MAX: u32 = 5000;
+
     #[cold]
-    pub(super) fn fence_heavy() {
-        use rustix::thread::{MembarrierCommand, membarrier};
-        debug_assert!(has_membarrier(), "fences are even without it");
+    pub(super) fn fence_heavy() -> Heavy {
         fence_whole();
-        // Once registered it fails only where the kernel has no memory for an instant; a sleeper must not be
-        // missed, so it is asked again.
-        while membarrier(MembarrierCommand::PrivateExpedited).is_err() {
-            std::thread::yield_now();
+        for look in 0.. {
+            // Once registered it fails only for want of memory, unless something else than the kernel
+            // decides: the process gave up the right to call it.
+            let asked_max = match membarrier(MembarrierCommand::PrivateExpedited) {
+                Ok(()) => return Heavy::Made,
+                Err(_) if !has_membarrier() => 0,
+                Err(Errno::NOMEM) => ASKED_FOR_MEMORY_MAX,
+                Err(_) => ASKED_AGAIN_MAX,
+            };
+            if look >= asked_max {
+                break;
+            }
+            wait_turn(look);
         }
+        // [O:refused] Relaxed: as above.
+        REFUSED.store(true, Ordering::Relaxed);
+        Heavy::Refused
+    }
+
+    /// For whoever looks again later.
+    pub fn nap() {
+        std::thread::sleep(NAP);
     }
 
     /// No model checker looks.
@@ -260,6 +335,7 @@ mod inner {
 #[cfg(all(loom, feature = "models"))]
 #[allow(missing_docs)] // as above
 mod inner {
+    use super::Heavy;
     pub use loom::sync::MutexGuard;
     use loom::sync::atomic::fence;
     pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -303,8 +379,14 @@ mod inner {
         fence_whole();
     }
 
-    pub(super) fn fence_heavy() {
+    pub(super) fn fence_heavy() -> Heavy {
         fence_whole();
+        Heavy::Made
+    }
+
+    /// No model is refused anything.
+    pub fn nap() {
+        loom::thread::yield_now();
     }
 
     /// Whether the run plants the fault `name`: the environment variable `WALCHAN_SABOTAGE`.

@@ -9,7 +9,7 @@
 //! The source of the idea: Dmitry Vyukov's event counts (1024cores).
 
 use super::pacing::{back_off, readable_looks};
-use super::{AtomicBool, Fences, Generation, IS_MODEL, Ordering, weaken_fence};
+use super::{AtomicBool, Fences, Generation, IS_MODEL, NAP, Ordering, weaken_fence};
 use crate::planted::planted;
 use std::time::Instant;
 
@@ -144,16 +144,22 @@ impl Event {
             // [O:announced] Release: E8, pairs with [O:announced_taken]; the generation was read before.
             self.announced.store(true, Ordering::Release);
             // [O:wait_fence] SeqCst: E8, pairs with [O:notify_fence] and [O:publish_fence].
-            weaken_fence!("wait_fence", self.fences.heavy());
+            let fence = weaken_fence!("wait_fence", self.fences.heavy());
             if !planted!("no_look_before_sleep")
                 && let Some(found) = ready()
             {
                 return Some(found);
             }
+            // Without the fence a notifier may have missed the announcement.
+            let nap = fence.is_refused().then(|| Instant::now() + NAP);
+            let until = nap.into_iter().chain(deadline).min();
             // [O:generation_read] Acquire: E8, as above.
             while self.generation.load(Ordering::Acquire) == generation {
-                if self.generation.sleep(generation, deadline) {
-                    return ready();
+                if self.generation.sleep(generation, until) {
+                    if until == deadline {
+                        return ready();
+                    }
+                    break;
                 }
             }
         }

@@ -14,7 +14,7 @@ impl Default for Bias {
 impl Bias {
     /// Does something if the thread can be alone; returns whether it could.
     pub fn alone(&self, body: impl FnOnce()) -> bool {
-        let alone = self.0.enter();
+        let alone = self.0.enter().expect("no model is refused a fence");
         alone.is_some().then(body).is_some()
     }
 
@@ -29,6 +29,6 @@ impl Bias {
     }
 
     pub fn share(&self) {
-        self.0.share();
+        self.0.share().expect("no model is refused a fence");
     }
 }

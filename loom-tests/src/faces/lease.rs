@@ -18,7 +18,7 @@ impl<T> Lessor<T> {
         Lease(self.0.lease())
     }
 
-    pub fn end(self) -> Option<T> {
+    pub fn end(self) -> Result<T, lease::Stays> {
         self.0.end()
     }
 }

@@ -15,6 +15,7 @@ pub use chain::{
 };
 
 pub use lease::{Lease, Lessor};
+pub use walchan_core::commit::Sending;
 
 use crate::modelled::Modelled;
 use std::time::Duration;
@@ -219,7 +220,7 @@ impl Channel {
         let events = Arc::clone(&shared.events);
         let ring = Ring::new(memory, layout, start_of_ring, events);
         if !setup.biases {
-            ring.end_biases();
+            ring.end_biases().expect("no model is refused a fence");
         }
         let setup_of_log = LogSetup {
             stored,
@@ -264,6 +265,11 @@ impl Channel {
 
     pub fn sender_left(&self) {
         self.log.shared().sender_left();
+    }
+
+    /// What a handle that can send keeps, until it leaves.
+    pub fn sending<T>(&self, kept: T) -> Sending<T> {
+        Sending::new(kept, self.log.shared())
     }
 
     pub fn receiver_left(&self) {
@@ -367,7 +373,8 @@ impl Channel {
     /// Acknowledges without moving the head.
     pub fn acknowledge_only(&self, position: u64) {
         self.log.ring().mark_acknowledged(position);
-        self.log.ring().count_acknowledged();
+        let counted = self.log.ring().count_acknowledged();
+        counted.expect("no model is refused a fence");
     }
 
     pub fn advance(&self) -> bool {
@@ -391,7 +398,8 @@ impl Channel {
 
     /// What recovery counted, and what the receiver found of that.
     pub fn correct_counts(&self, counted: u64, found: u64) {
-        self.log.ring().correct_counts(counted, found);
+        let corrected = self.log.ring().correct_counts(counted, found);
+        corrected.expect("no model is refused a fence");
     }
 
     pub fn hold_back(&self, position: u64) {

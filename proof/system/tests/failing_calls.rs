@@ -39,7 +39,8 @@ fn unharmed(case: &Case, bytes: Option<&[u8]>) -> Ended {
 /// How this call can fail, and how often.
 fn failures(call: &Call) -> impl Iterator<Item = (i32, bool)> {
     let of_memory = OF_MEMORY.contains(&call.name.as_str());
-    // What a kernel has once granted it does not refuse for ever.
+    // What a kernel has once granted it does not refuse for ever; `tests/membarrier.rs` is about a filter
+    // that does.
     let granted = call.name == "membarrier" && call.target == "command 8";
     let pairs = ERRORS
         .into_iter()
