@@ -1,5 +1,5 @@
-//! A path comes to mean another file while a channel is open: nothing of another channel is delivered, changed
-//! or removed, and nothing of this one is lost.
+//! A path comes to mean another file while a channel is open: nothing of another channel is delivered,
+//! changed or removed, and nothing of this one is lost.
 
 #![allow(clippy::unwrap_used)]
 

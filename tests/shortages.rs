@@ -238,9 +238,9 @@ fn send_some(
 }
 
 /// One incarnation after the other, on one processor, with senders that run when nobody else does, while
-/// descriptors and address space run short and are there again. Whatever was accepted is received, in the order
-/// of its sender; a segment is made for each message that needs one, and not more; behind it there is full
-/// service.
+/// descriptors and address space run short and are there again. Whatever was accepted is received, in the
+/// order of its sender; a segment is made for each message that needs one, and not more; behind it there is
+/// full service.
 #[test]
 fn on_one_processor_with_idle_senders_and_random_shortages_nothing_is_lost() {
     let name = "on_one_processor_with_idle_senders_and_random_shortages_nothing_is_lost";

@@ -167,8 +167,8 @@ fn the_housekeeper_is_notified_of_a_possible_return() {
 }
 
 // Threads: a sender whose message is too large for the ring, and for the segment that is sent into; the
-// housekeeper, which finds that segment empty and returns to the ring. The file that the sender makes is sealed
-// by nobody before the message is in it.
+// housekeeper, which finds that segment empty and returns to the ring. The file that the sender makes is
+// sealed by nobody before the message is in it.
 #[test]
 fn who_makes_a_file_sends_into_it() {
     model(

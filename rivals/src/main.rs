@@ -142,10 +142,10 @@ writes this table and the pictures.
 
 {machine}
 
-Medians of {rounds} interleaved rounds; a ratio is the median of the rounds' ratios, the spread is from the lowest to the
-highest of them. For rates a ratio above 1 means that walchan is faster; for times one below 1 does. What each
-workload stands for, and what not, is in the head of its file in `rivals/src/workloads`; how each rival is used, in those
-in `rivals/src/peers` and `rivals/src/channels.rs`.
+Medians of {rounds} interleaved rounds; a ratio is the median of the rounds' ratios, the spread is from the
+lowest to the highest of them. For rates a ratio above 1 means that walchan is faster; for times one below 1
+does. What each workload stands for, and what not, is in the head of its file in `rivals/src/workloads`; how
+each rival is used, in those in `rivals/src/peers` and `rivals/src/channels.rs`.
 
 {table}"
     );

@@ -17,7 +17,7 @@ const WIDTH_MAX: usize = 110;
 const WORDS_MIN: usize = 4;
 
 pub fn run() -> Outcome {
-    let sources = Source::read_all(&crate::walls::ALL)?;
+    let sources = Source::read_all(crate::walls::ALL)?;
     let texts = sources.iter().flat_map(|source| &source.lines);
     let known: BTreeSet<&str> = texts.flat_map(|line| words(&line.text)).collect();
     let mut paths: Vec<String> = PAGES.map(str::to_owned).to_vec();

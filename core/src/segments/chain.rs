@@ -306,8 +306,8 @@ impl<F: Files> Chain<F> {
         }
     }
 
-    /// Looks for the file that is sent into, under the lock of the slot, and registers the slot before: whoever
-    /// parks or retires that file comes to the slot later.
+    /// Looks for the file that is sent into, under the lock of the slot, and registers the slot before:
+    /// whoever parks or retires that file comes to the slot later.
     fn find_active(&self, current: &CurrentSegment<F>) {
         let mut slot = current.0.write();
         if !std::mem::replace(&mut slot.is_registered, true) {
@@ -316,7 +316,8 @@ impl<F: Files> Chain<F> {
         slot.log = Some(self.active());
     }
 
-    /// Has every handle forget a file that is sealed, lest one that is idle keep its mapping and its descriptor.
+    /// Has every handle forget a file that is sealed, lest one that is idle keep its mapping and its
+    /// descriptor.
     pub(super) fn forget_sealed(&self) {
         let slots = {
             let mut state = self.state.lock();
