@@ -21,9 +21,8 @@
 //!
 //! for job in &rx {
 //!     println!("{}", *job);
-//!     // The end of the body drops the delivery, which acknowledges it. If the process dies before, the next
-//! open of the
-//!     // channel delivers the job again.
+//!     // The end of the body drops the delivery, which acknowledges it. If the process dies before, the
+//!     // next open of the channel delivers the job again.
 //! }
 //! # sender.join().unwrap().unwrap();
 //! # Ok::<(), walchan::Error>(())
