@@ -13,6 +13,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use walchan_core::channel::KEPT_LEN_MAX;
 use walchan_core::planted::planted;
 
 /// Why a value could not be turned into bytes, or bytes into a value.
@@ -243,11 +244,9 @@ const fn config<const N: usize>() -> Config<Limit<N>> {
 
 const ENCODE: Config<NoLimit> = bincode::config::legacy();
 
-/// A larger buffer is not kept.
-const KEPT_LEN_MAX: usize = 1 << 20;
-
 thread_local! {
-    /// Taken while in use, so that a `Serialize` that sends finds another one.
+    /// Taken while in use, so that a `Serialize` that sends finds another one. Not kept above
+    /// [`KEPT_LEN_MAX`].
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 

@@ -204,6 +204,9 @@ impl Deliver<[u8]> for Bytes {
 ///
 /// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes the
 /// channel for senders; what is not acknowledged stays for the next open.
+///
+/// Messages that were in the file when it was opened are read into a buffer; one of more than 1 MiB is given
+/// back when the receiver next looks for a message that is not yet there, was there before, or came back.
 pub struct Receiver<T: ?Sized, C = Bincode> {
     half: Half,
     message: PhantomData<fn() -> Box<T>>,
