@@ -4,6 +4,7 @@
 //! than a message of its size could hold is an error, not an allocation. Bytes that are left over
 //! are an error too. User code that panics while it decodes gives an error.
 
+use crate::panics;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
 use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
@@ -92,7 +93,7 @@ pub trait Codec<T>: 'static {
     /// # Errors
     ///
     /// The receive fails with [`RecvError::Undecodable`](crate::RecvError::Undecodable). So it does after a
-    /// panic.
+    /// panic, whatever that panic carries.
     fn decode(payload: &[u8]) -> Result<T, CodecError>;
 
     /// The payload of a value that is stored as it lies in memory: then `encode` is not asked, and its bytes
@@ -288,19 +289,14 @@ pub(crate) fn decode<T, C: Codec<T>>(payload: &[u8]) -> Result<T, CodecError> {
     let caught = catch_unwind(AssertUnwindSafe(|| decoded = Some(C::decode(payload))));
     match (decoded, caught) {
         (Some(decoded), _) => decoded,
-        (None, Err(panic)) => Err(panicked(&*panic)),
+        (None, Err(panic)) => Err(panicked(panic)),
         (None, Ok(())) => unreachable!("decoding returned, and stored its result"),
     }
 }
 
 #[cold]
-fn panicked(panic: &(dyn Any + Send)) -> CodecError {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    CodecError(format!("decoding panicked: {text}"))
+fn panicked(panic: Box<dyn Any + Send>) -> CodecError {
+    CodecError(format!("decoding panicked: {}", panics::text_of(panic)))
 }
 
 /// The limit is a constant of bincode's, so there are classes of it: at least four times the payload (a

@@ -84,6 +84,7 @@ mod message;
 mod message_id;
 mod open;
 mod options;
+mod panics;
 mod receiver;
 mod recv_error;
 mod sender;
