@@ -1,9 +1,12 @@
 //! Values to bytes and back. The only file that names bincode.
 //!
 //! Little-endian, fixed-width integers. Decoding is limited: a length in the bytes that asks for more
-//! than a message of its size could hold is an error, not an allocation. Bytes that are left over
-//! are an error too. User code that panics while it decodes gives an error.
+//! than a message of its size could hold is an error, neither an allocation nor a loop. Bytes that are left
+//! over are an error too. User code that panics while it decodes gives an error.
 
+use crate::bounded::{Budget, Within};
+use crate::counted::Elements;
+use crate::panics;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, NoLimit};
 use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
@@ -13,6 +16,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use walchan_core::channel::KEPT_LEN_MAX;
+use walchan_core::format::frame::PAYLOAD_LEN_MAX;
 use walchan_core::planted::planted;
 
 /// Why a value could not be turned into bytes, or bytes into a value.
@@ -91,7 +96,7 @@ pub trait Codec<T>: 'static {
     /// # Errors
     ///
     /// The receive fails with [`RecvError::Undecodable`](crate::RecvError::Undecodable). So it does after a
-    /// panic.
+    /// panic, whatever that panic carries.
     fn decode(payload: &[u8]) -> Result<T, CodecError>;
 
     /// The payload of a value that is stored as it lies in memory: then `encode` is not asked, and its bytes
@@ -122,8 +127,12 @@ pub(crate) const SEALED: Sealed = Sealed(());
 
 /// bincode 2 with little-endian, fixed-width integers: the default codec, for what serde can write and read.
 ///
-/// Decoding is limited: a length that asks for more than a payload of its size could hold is an error, not an
-/// allocation, and so are bytes that are left over.
+/// Decoding is limited: a length that asks for more than a payload of its size could hold is an error, and
+/// neither an allocation nor a loop. Bytes that are left over are an error, too.
+///
+/// All sequences and maps of a message together have at most as many elements as its payload has bytes, and
+/// 65,536 more. Only elements without bytes, such as `()`, can come to more. They are an error when they are
+/// sent, and when they are received.
 ///
 /// ```
 /// use walchan::{Bincode, Codec};
@@ -131,6 +140,9 @@ pub(crate) const SEALED: Sealed = Sealed(());
 /// let mut payload = Vec::new();
 /// Bincode::encode(&(1u8, 2u16), &mut payload)?;
 /// assert_eq!(payload, [1, 2, 0]);
+///
+/// payload.clear();
+/// assert!(Bincode::encode(&vec![(); 1 << 40], &mut payload).is_err());
 /// # Ok::<(), walchan::CodecError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -243,11 +255,12 @@ const fn config<const N: usize>() -> Config<Limit<N>> {
 
 const ENCODE: Config<NoLimit> = bincode::config::legacy();
 
-/// A larger buffer is not kept.
-const KEPT_LEN_MAX: usize = 1 << 20;
+/// Elements without bytes that a payload may have, whatever its length.
+const EMPTY_ELEMENTS: u64 = 1 << 16;
 
 thread_local! {
-    /// Taken while in use, so that a `Serialize` that sends finds another one.
+    /// Taken while in use, so that a `Serialize` that sends finds another one. Not kept above
+    /// [`KEPT_LEN_MAX`].
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -276,8 +289,30 @@ impl Writer for Append<'_> {
 /// Appends the encoded value to `buffer`.
 #[inline]
 fn encode<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<(), CodecError> {
-    bincode::serde::encode_into_writer(value, Append(buffer), ENCODE)
-        .map_err(|e| CodecError(e.to_string()))
+    let elements = Cell::new(0);
+    let counted = Elements::new(value, &elements, elements_max(PAYLOAD_LEN_MAX as usize));
+    bincode::serde::encode_into_writer(counted, Append(buffer), ENCODE)
+        .map_err(|e| CodecError(e.to_string()))?;
+    let (elements, max) = (elements.get(), elements_max(buffer.len()));
+    if elements > max {
+        return Err(too_many_elements(elements, max));
+    }
+    Ok(())
+}
+
+/// Elements that sequences and maps in a payload of `len` bytes may have, all together.
+///
+/// An element that has bytes has a first one, which is no other element's: before the first element inside it
+/// comes the length of a sequence or a map. So what is added to `len` is left to those without bytes.
+const fn elements_max(len: usize) -> u64 {
+    len as u64 + EMPTY_ELEMENTS
+}
+
+#[cold]
+fn too_many_elements(elements: u64, max: u64) -> CodecError {
+    CodecError(format!(
+        "{elements} elements of sequences and maps, at most {max} in so few bytes"
+    ))
 }
 
 /// Decodes a whole payload; a panic is an error.
@@ -289,19 +324,14 @@ pub(crate) fn decode<T, C: Codec<T>>(payload: &[u8]) -> Result<T, CodecError> {
     let caught = catch_unwind(AssertUnwindSafe(|| decoded = Some(C::decode(payload))));
     match (decoded, caught) {
         (Some(decoded), _) => decoded,
-        (None, Err(panic)) => Err(panicked(&*panic)),
+        (None, Err(panic)) => Err(panicked(panic)),
         (None, Ok(())) => unreachable!("decoding returned, and stored its result"),
     }
 }
 
 #[cold]
-fn panicked(panic: &(dyn Any + Send)) -> CodecError {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    CodecError(format!("decoding panicked: {text}"))
+fn panicked(panic: Box<dyn Any + Send>) -> CodecError {
+    CodecError(format!("decoding panicked: {}", panics::text_of(panic)))
 }
 
 /// The limit is a constant of bincode's, so there are classes of it: at least four times the payload (a
@@ -329,7 +359,9 @@ fn decode_large<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
 
 #[inline]
 fn decode_with<T: DeserializeOwned, const N: usize>(payload: &[u8]) -> Result<T, CodecError> {
-    match bincode::serde::decode_from_slice(payload, config::<N>()) {
+    let left = Cell::new(elements_max(payload.len()));
+    let within = Within::<T>::new(Budget::new(&left));
+    match bincode::serde::seed_decode_from_slice(within, payload, config::<N>()) {
         Ok((value, used)) => {
             if used != payload.len() && !planted!("trailing_bytes_accepted") {
                 return Err(left_over(payload.len() - used));

@@ -4,12 +4,35 @@ use crate::error::Error;
 use crate::message::Deliverable;
 use crate::message_id::MessageId;
 use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
+use std::thread;
 use walchan_core::channel::{Channel, InFlight, OnDisk};
 use walchan_core::planted::planted;
 use walchan_core::storage::lease::Lease;
+
+/// Where the thread is noted: above the count of deliveries, which is small. A field of its own would cost
+/// each delivery ten instructions.
+const THREAD_SHIFT: u32 = 32;
+
+/// Notes a thread that is panicking already when it receives a message that was delivered before.
+///
+/// Without this such a thread would receive what it drops again and again, and a destructor that drains the
+/// receiver would not end.
+pub(crate) fn note_panicking(message: &mut InFlight<OnDisk>) {
+    if message.deliveries > 1 && thread::panicking() {
+        message.deliveries |= this_thread() << THREAD_SHIFT;
+    }
+}
+
+/// Not 0, and of the few threads that panic at a time each has another.
+#[cold]
+fn this_thread() -> u64 {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(thread::current().id());
+    u64::from(hash as u32 | 1)
+}
 
 /// What acknowledges a delivery when it is gone, and keeps the channel open until then.
 pub(crate) struct Receipt {
@@ -25,8 +48,8 @@ impl Drop for Receipt {
     fn drop(&mut self) {
         if self.leave {
             // The next open delivers it.
-        } else if std::thread::panicking() && !planted!("ack_on_panic") {
-            self.channel.shared().give_back(self.message.position);
+        } else if thread::panicking() {
+            self.settle_in_panic();
         } else {
             self.channel.acknowledge(&self.message);
         }
@@ -43,12 +66,32 @@ impl Receipt {
         }
     }
 
+    /// Gives back; but acknowledges if the panic is older than the delivery, and the message was delivered
+    /// before.
+    #[cold]
+    #[inline(never)]
+    fn settle_in_panic(&self) {
+        let is_older = self.message.deliveries >> THREAD_SHIFT == this_thread();
+        let comes_back = !is_older || planted!("comes_back_for_ever");
+        if comes_back && !planted!("ack_on_panic") {
+            self.channel.shared().give_back(self.message.position);
+        } else {
+            self.channel.acknowledge(&self.message);
+        }
+    }
+
     pub(crate) fn leave(mut self) {
         self.leave = true;
     }
 
-    /// Whether the thread is panicking or not; tells whether the channel still works.
-    pub(crate) fn acknowledge(self) -> Result<(), Error> {
+    /// Whether the thread is panicking or not.
+    pub(crate) fn acknowledge(self) {
+        self.channel.acknowledge(&self.message);
+        self.leave();
+    }
+
+    /// The same; tells whether the channel still works.
+    pub(crate) fn acknowledge_and_check(self) -> Result<(), Error> {
         self.channel.acknowledge(&self.message);
         let checked = self.channel.shared().check();
         self.leave();
@@ -69,6 +112,58 @@ impl Receipt {
 /// Dropping it acknowledges the message: it is done, and will not come back. In a panicking thread dropping
 /// does the opposite: the message comes back, as the next one. Until one or the other the message counts as
 /// unacknowledged: if the process ends before that, the next open delivers it again.
+///
+/// # An early return acknowledges
+///
+/// An error is no panic. A handler that returns early, by `?` for example, drops the delivery like any other,
+/// and thereby acknowledges work that it has not done. Where that must not be, it leaves the message to the
+/// next open by [`Delivery::leave`]:
+///
+/// ```
+/// use walchan::Delivery;
+///
+/// fn work(job: &str) -> Result<(), std::num::ParseIntError> {
+///     println!("{}", job.parse::<u32>()?);
+///     Ok(())
+/// }
+///
+/// fn handle(delivery: Delivery<String>) -> Result<(), std::num::ParseIntError> {
+///     match work(&delivery) {
+///         Ok(()) => Ok(()), // the end of the function drops it: acknowledged
+///         Err(error) => {
+///             Delivery::leave(delivery); // `work(&delivery)?` would have acknowledged it
+///             Err(error)
+///         }
+///     }
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("queue");
+/// let (tx, rx) = walchan::channel::<String>(&path)?;
+/// tx.send("17".to_owned()).unwrap();
+/// tx.send("not a number".to_owned()).unwrap();
+/// assert!(handle(rx.recv().unwrap()).is_ok());
+/// assert!(handle(rx.recv().unwrap()).is_err());
+/// drop((tx, rx));
+///
+/// let (_tx, rx) = walchan::channel::<String>(&path)?;
+/// assert_eq!(*rx.recv().unwrap(), "not a number");
+/// # Ok::<(), walchan::Error>(())
+/// ```
+///
+/// # The ways out
+///
+/// | way out | in any thread | in a panicking thread |
+/// |---|---|---|
+/// | drop | acknowledges | gives back; acknowledges what this panic has already seen come back |
+/// | [`Delivery::ack`], [`Delivery::into_inner`] | acknowledges | acknowledges |
+/// | [`Delivery::leave`] | leaves it to the next open | leaves it to the next open |
+///
+/// To give back while a thread panics is to deliver again: to the next receive, which may be one of a
+/// destructor in the same thread. So that draining the receiver there ends, a message that was delivered
+/// before, and is received by a thread that is panicking already, is acknowledged when that thread drops it.
+///
+/// # Holding deliveries
 ///
 /// Deliveries may be held, moved to other threads, and dropped in any order. Each keeps the channel open; one
 /// that is forgotten (`std::mem::forget`) keeps its file locked until the process ends. Settling a delivery
@@ -140,8 +235,7 @@ impl<T: ?Sized + Deliverable> Delivery<T> {
         T::get(&self.message)
     }
 
-    /// Acknowledges, as dropping does in any thread that is not panicking, and tells whether the channel
-    /// still works. Waits for no sync.
+    /// Acknowledges, in a panicking thread too, and tells whether the channel still works. Waits for no sync.
     ///
     /// # Errors
     ///
@@ -159,11 +253,11 @@ impl<T: ?Sized + Deliverable> Delivery<T> {
         let Delivery { message, receipt } = delivery;
         // First: if its drop panics, the message is not done.
         drop(message);
-        receipt.acknowledge()
+        receipt.acknowledge_and_check()
     }
 
-    /// Leaves the message as it is: it is not delivered again before the channel is opened again, and then it
-    /// is.
+    /// Leaves the message as it is, in a panicking thread too: it is not delivered again before the channel
+    /// is opened again, and then it is.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -214,11 +308,24 @@ impl<T> Delivery<T> {
         &mut self.message
     }
 
-    /// Acknowledges, and gives the message.
+    /// Acknowledges, in a panicking thread too, and gives the message: whoever has it does not get it again.
     ///
-    /// See [`Delivery::get`] for an example.
+    /// ```
+    /// struct Worker(walchan::Receiver<String>, Vec<String>);
+    ///
+    /// impl Drop for Worker {
+    ///     /// Also where the thread panics.
+    ///     fn drop(&mut self) {
+    ///         while let Ok(job) = self.0.try_recv() {
+    ///             self.1.push(job.into_inner());
+    ///         }
+    ///     }
+    /// }
+    /// ```
     pub fn into_inner(self) -> T {
-        self.message
+        let Delivery { message, receipt } = self;
+        receipt.acknowledge();
+        message
     }
 
     /// A copy of the message; nothing is acknowledged.

@@ -21,8 +21,8 @@
 //!
 //! for job in &rx {
 //!     println!("{}", *job);
-//!     // The end of the body drops the delivery, which acknowledges it. If the process dies before, the next
-//!     // open of the channel delivers the job again.
+//!     // The end of the body drops the delivery, which acknowledges it. If the process dies before, the
+//!     // next open of the channel delivers the job again.
 //! }
 //! # sender.join().unwrap().unwrap();
 //! # Ok::<(), walchan::Error>(())
@@ -77,13 +77,16 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod bounded;
 mod codec;
+mod counted;
 mod delivery;
 mod error;
 mod message;
 mod message_id;
 mod open;
 mod options;
+mod panics;
 mod receiver;
 mod recv_error;
 mod sender;

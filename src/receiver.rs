@@ -1,7 +1,7 @@
 //! The receiving half.
 
 use crate::codec::{BYTES_ID, Bincode, Codec, SEALED};
-use crate::delivery::{Delivery, Receipt};
+use crate::delivery::{Delivery, Receipt, note_panicking};
 use crate::error::Error;
 use crate::message::{Bytes, Deliverable};
 use crate::options::{Durability, ReceiverOptions};
@@ -124,6 +124,20 @@ impl Half {
         })
     }
 
+    /// What is not on the straight path, or not there yet.
+    #[inline(never)]
+    fn receive_otherwise(
+        &self,
+        state: &mut ReceiverState<OnDisk>,
+        wait: Wait,
+    ) -> Received<Message<OnDisk>> {
+        let mut received = self.channel().receive(state, wait);
+        if let Received::Message(message) = &mut received {
+            note_panicking(&mut message.in_flight);
+        }
+        received
+    }
+
     /// `None` if there is nothing in time. `deliver` makes of a message, and of the state that has its
     /// payload if that was copied, what the user gets.
     #[inline(always)]
@@ -145,7 +159,7 @@ impl Half {
                 state.resume();
                 return stashed.take().map(|error| Err(*error));
             }
-            None => match channel.receive(state, wait) {
+            None => match self.receive_otherwise(state, wait) {
                 Received::Message(message) => message,
                 other => return self.no_message(other, state).map(Err),
             },
@@ -226,6 +240,9 @@ impl Deliver<[u8]> for Bytes {
 ///
 /// There is one. It may move to another thread, and its deliveries may go anywhere. Dropping it closes the
 /// channel for senders; what is not acknowledged stays for the next open.
+///
+/// Messages that were in the file when it was opened are read into a buffer; one of more than 1 MiB is given
+/// back when the receiver next looks for a message that is not yet there, was there before, or came back.
 pub struct Receiver<T: ?Sized, C = Bincode> {
     half: Half,
     message: PhantomData<fn() -> Box<T>>,

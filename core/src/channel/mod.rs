@@ -6,5 +6,5 @@ mod send;
 mod shared;
 
 pub use open::{Parts, Request, footprint, open, without_threads};
-pub use receive::{Message, Payload, ReceiverState};
+pub use receive::{KEPT_LEN_MAX, Message, Payload, ReceiverState};
 pub use shared::{Channel, DamageCause, InFlight, OnDisk};

@@ -3,6 +3,7 @@
 use super::shared::{Channel, InFlight};
 use crate::commit::{Log, Wait};
 use crate::format::HEADER_LEN;
+use crate::planted::planted;
 use crate::recovery::backlog::{Backlog, BacklogItem};
 use crate::ring::{Frame, Reader, Received};
 use crate::segments::{BacklogRange, Files, Next};
@@ -10,6 +11,10 @@ use crate::storage::{Lent, Medium, Memory};
 use crate::sync::Arc;
 use crate::sync::pacing::ReceiverLead;
 use std::time::Instant;
+
+/// A buffer of more bytes is given back: that of a sender behind the send, that of a receiver before it looks
+/// for what is not straight from the ring, and before it waits.
+pub const KEPT_LEN_MAX: usize = 1 << 20;
 
 /// What the one receiver of a channel holds.
 #[derive(Debug)]
@@ -26,7 +31,8 @@ pub struct ReceiverState<F: Files> {
     is_straight: bool,
     /// How far it lets senders get ahead.
     lead: ReceiverLead,
-    /// The payload of what was read last, if it is not lent; the bytes of the damage that was met last.
+    /// The payload of what was read last, if it is not lent; the bytes of the damage that was met last. Not
+    /// kept above [`KEPT_LEN_MAX`].
     payload: Vec<u8>,
 }
 
@@ -100,9 +106,17 @@ impl<F: Files> ReceiverState<F> {
         };
     }
 
-    /// Goes on behind the backlog, whose messages are known now.
+    /// Goes on behind the backlog, whose messages are known now. Not straight on: its last one is in the
+    /// buffer.
     fn leave_backlog(&mut self) {
         self.backlog = None;
+    }
+
+    /// What was read last is done.
+    fn begin(&mut self) {
+        if self.payload.capacity() > KEPT_LEN_MAX && !planted!("large_buffer_kept") {
+            self.payload = Vec::new();
+        }
         self.resume();
     }
 
@@ -150,6 +164,7 @@ impl<F: Files<Memory: Medium>> Channel<F> {
     /// What there is to receive now: what came back first, then what earlier incarnations left, then the
     /// ring.
     fn read(&self, receiver: &mut ReceiverState<F>) -> Received<Message<F>> {
+        receiver.begin();
         if let Some(received) = self.read_returned(receiver) {
             return received;
         }

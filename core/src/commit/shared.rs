@@ -279,6 +279,10 @@ impl Shared {
         }
         let mut returned = self.returned.lock();
         let Reverse(position) = returned.pop()?;
+        if returned.is_empty() {
+            // Many may have come back, once.
+            *returned = BinaryHeap::new();
+        }
         // [O:returned] Relaxed: written under the lock only.
         self.returned_count
             .store(returned.len() as u32, Ordering::Relaxed);
