@@ -14,7 +14,7 @@ use walchan::{Delivery, Error, Receiver, RecvError, RecvTimeoutError, Sender, Tr
 const LIVES: u64 = if cfg!(feature = "stress") {
     30_000
 } else {
-    1500
+    300
 };
 
 fn open<T>(path: &Path) -> (Sender<T>, Receiver<T>)

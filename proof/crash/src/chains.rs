@@ -524,8 +524,8 @@ fn what_the_receiver_did_in_a_complete_file_is_counted_right_after_a_power_cut()
     });
 }
 
-/// The receiver came to a file that was complete, and the sync of its new incarnation failed. `close` had
-/// returned `Ok`, and the next open found a file that was not closed.
+/// The receiver came to a file that was complete, and the sync of its new incarnation failed. `close` tries
+/// again, and says if that fails, too: the next open finds a file that was not closed.
 #[test]
 fn a_file_that_could_not_be_opened_makes_a_close_fail() {
     for again in [false, true] {
@@ -538,11 +538,9 @@ fn a_file_that_could_not_be_opened_makes_a_close_fail() {
         }
         life.medium.fail_syncs_after(1);
         assert_eq!(life.receive(), Some(Got::Failed));
-        life.medium.fail_syncs_after(None);
-        if again {
-            take(&mut life, 1);
-        }
+        life.medium.fail_syncs_after((!again).then_some(0));
         assert_eq!(life.channel.chain().finish().is_ok(), again);
+        life.medium.fail_syncs_after(None);
         let life = open(life.medium.clone(), Mode::PerSend, &mut rng);
         assert_eq!(life.report.is_clean(), again);
         assert_eq!(life.report.kept(), 16 + 4);
