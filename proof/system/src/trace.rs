@@ -208,10 +208,28 @@ impl Watched {
         bytes
     }
 
-    fn path(&self, address: u64) -> String {
+    fn path(&self, address: u64) -> PathBuf {
         let bytes = self.bytes(address, 512);
         let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-        self.short(Path::new(&*String::from_utf8_lossy(&bytes[..end])))
+        PathBuf::from(&*String::from_utf8_lossy(&bytes[..end]))
+    }
+
+    /// What a name leads to in a directory that is held open. No name at all is the descriptor itself, as in
+    /// the newer forms of `fstat`.
+    fn path_at(&self, fd: u64, address: u64) -> String {
+        let path = self.path(address);
+        if path.is_absolute() {
+            return self.short(&path);
+        }
+        let link = match fd as i32 {
+            libc::AT_FDCWD => format!("/proc/{}/cwd", self.pid),
+            fd => format!("/proc/{}/fd/{fd}", self.pid),
+        };
+        match fs::read_link(link) {
+            // Not what `.` adds: the components of a path are without it.
+            Ok(directory) => self.short(&directory.join(path).components().collect::<PathBuf>()),
+            Err(_) => "none".to_owned(),
+        }
     }
 
     fn descriptor(&self, fd: u64) -> String {
@@ -246,12 +264,8 @@ impl Watched {
         let target = match about {
             About::Nothing => String::new(),
             About::Descriptor => self.descriptor(args[0]),
-            About::Path => self.path(args[0]),
-            About::PathAt => match self.path(args[1]) {
-                // `fstat` in its newer forms.
-                path if path.is_empty() => self.descriptor(args[0]),
-                path => path,
-            },
+            About::Path => self.short(&self.path(args[0])),
+            About::PathAt => self.path_at(args[0], args[1]),
             About::Mapping if args[4] as i32 >= 0 => self.descriptor(args[4]),
             About::Mapping if args[3] & libc::MAP_STACK as u64 != 0 => "a stack".to_owned(),
             About::Mapping => "memory".to_owned(),
