@@ -253,7 +253,10 @@ impl Case {
             let must_fail = ["send", "sync", "ack", "close"];
             if begun && must_fail.iter().any(|step| line[2..].starts_with(step)) {
                 let is_true = !line.starts_with("= send") || synced_elsewhere;
-                assert!(failed || is_unaware && is_true, "after a failed sync: {line}");
+                assert!(
+                    failed || is_unaware && is_true,
+                    "after a failed sync: {line}"
+                );
             }
             if line.starts_with("= close") {
                 assert!(failed, "closed in order after a failed sync: {line}");
@@ -312,16 +315,18 @@ impl Case {
                 excused = false;
             } else if line.starts_with("= ") {
                 let last = line.rsplit(' ').next().unwrap_or_default();
-                let is_fine = ["ok", "empty", "disconnected"].contains(&last)
-                    || last.parse::<u64>().is_ok();
+                let is_fine =
+                    ["ok", "empty", "disconnected"].contains(&last) || last.parse::<u64>().is_ok();
                 assert!(is_fine || excused, "no full service: {line}");
                 excused = false;
             }
         }
-        let lines = || events.iter().filter_map(|event| match event {
-            Event::Said(line) => Some(line.as_str()),
-            Event::Call(..) => None,
-        });
+        let lines = || {
+            events.iter().filter_map(|event| match event {
+                Event::Said(line) => Some(line.as_str()),
+                Event::Call(..) => None,
+            })
+        };
         for line in lines() {
             let sent = line.strip_prefix("= send ");
             if let Some(number) = sent.and_then(|sent| sent.strip_suffix(" ok")) {

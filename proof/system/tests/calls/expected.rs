@@ -83,9 +83,7 @@ fn is_expected_of_segments(case: &Case, outcome: &Outcome) -> bool {
     match (call, step) {
         (_, "the channel's thread") => true,
         // A file that is there with blocks of another. `close` opens those that the receiver did not come to.
-        ("ioctl", "open" | "recv" | "close") => {
-            result == "Io" || undisturbed.contains(&result)
-        }
+        ("ioctl", "open" | "recv" | "close") => result == "Io" || undisturbed.contains(&result),
         ("pread64", "recv") if case.error == EIO => ["ok", "Io", "unreadable"].contains(&result),
         _ if TOLERATED.contains(&call) => undisturbed.contains(&result),
         _ if case.error == EINTR && RETRIED.contains(&call) => undisturbed.contains(&result),

@@ -422,7 +422,9 @@ fn service(path: &Path, durability: &str) {
     if let Some((tx, rx)) = open_step(open) {
         (LARGE..LARGE + 9).for_each(|number| send(&tx, number));
         rest();
-        receive_all(&rx, LARGE + 8).into_iter().for_each(acknowledge);
+        receive_all(&rx, LARGE + 8)
+            .into_iter()
+            .for_each(acknowledge);
         step("sync progress", || rx.sync());
         rest();
         send(&tx, LARGE + 9);
