@@ -70,8 +70,7 @@ fn cases(like: &Case, bytes: Option<&[u8]>) -> Vec<Case> {
         let is_new = places.insert((call.name.clone(), target, by_first));
         for (error, for_ever) in failures(call) {
             let one_in = match (like.script, all()) {
-                // Whatever fails once in the threads of the channel.
-                ("service", true) if !by_first && !for_ever => 1,
+                ("service", true) if !for_ever => 1,
                 // It makes twenty times as many calls.
                 ("service", true) => 20,
                 ("service", false) => 800,
