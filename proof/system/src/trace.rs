@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Longer than any call may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a call that fails late waits for calls of others.
+const LATENESS: Duration = Duration::from_millis(200);
 /// More calls than any process here needs: it goes round in a circle.
 const CALLS_MAX: usize = 50_000;
 
@@ -31,6 +33,9 @@ pub enum Verdict {
     Continue,
     /// It is not made, and returns this error.
     Fail(i32),
+    /// The same, but not before others have made so many calls, or none for a while. Among the events it is
+    /// `Fail`.
+    FailLate(i32, usize),
     /// SIGKILL for the process; the call is not made.
     Kill,
 }
@@ -176,7 +181,7 @@ fn next(listener: &OwnedFd) -> Option<Waiting> {
 fn answer(listener: &OwnedFd, id: u64, verdict: Verdict) {
     let (error, flags) = match verdict {
         Verdict::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
-        Verdict::Fail(code) => (-code, 0),
+        Verdict::Fail(code) | Verdict::FailLate(code, _) => (-code, 0),
         Verdict::Kill => return,
     };
     let mut response = libc::seccomp_notif_resp {
@@ -416,7 +421,18 @@ fn attend(
         assert!(pidfd >= 0);
         OwnedFd::from_raw_fd(pidfd as i32)
     };
+    // A call that fails late: which it is, and how many calls come before its answer.
+    let mut late: Option<(u64, Verdict, usize)> = None;
     loop {
+        if let Some((id, verdict, calls)) = late.take() {
+            let mut wait = [PollFd::new(listener, PollFlags::IN)];
+            let timeout = Timespec::try_from(LATENESS).unwrap();
+            if calls == 0 || poll(&mut wait, Some(&timeout)).unwrap() == 0 {
+                answer(listener, id, verdict);
+            } else {
+                late = Some((id, verdict, calls - 1));
+            }
+        }
         let mut wait = [
             PollFd::new(listener, PollFlags::IN),
             PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN),
@@ -446,7 +462,15 @@ fn attend(
             return true;
         }
         let call = watched.call(&notif);
-        let verdict = decide(&call);
+        let verdict = match decide(&call) {
+            Verdict::FailLate(code, calls) => {
+                let verdict = Verdict::Fail(code);
+                late = Some((notif.id, verdict, calls));
+                events.push(Event::Call(call, verdict));
+                continue;
+            }
+            verdict => verdict,
+        };
         if verdict == Verdict::Kill {
             child.kill().unwrap();
         }

@@ -104,15 +104,20 @@ fn like(test: &'static str, script: &'static str, durability: &'static str) -> C
         nth: 0,
         error: 0,
         for_ever: false,
+        late: 0,
     }
 }
 
 fn run(like: &Case, at_least: usize) {
     let bytes = (like.script == "recover").then(|| prepared(like.test, like.durability));
     let bytes = bytes.as_deref();
+    check(like, bytes, cases(like, bytes), at_least);
+}
+
+fn check(like: &Case, bytes: Option<&[u8]>, cases: Vec<Case>, at_least: usize) {
     let mut table: BTreeMap<_, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     let (mut ran, mut wrong) = (0, Vec::new());
-    for case in cases(like, bytes) {
+    for case in cases {
         let Ok(outcome) = std::panic::catch_unwind(|| case.check(bytes)) else {
             wrong.push(format!("{case:?}"));
             continue;
@@ -192,6 +197,44 @@ fn whatever_call_fails_a_growing_channel_without_syncs_keeps_its_word() {
     run_if_child();
     let test = "whatever_call_fails_a_growing_channel_without_syncs_keeps_its_word";
     run(&like(test, "service", "flush"), 80);
+}
+
+/// A sync fails in a thread of the channel, and takes so long that the first thread goes on meanwhile. What that
+/// sends is accepted if a sync of its own succeeded, in another file, and by no means otherwise.
+#[test]
+fn a_send_while_a_sync_of_another_thread_fails_is_as_durable_as_it_says() {
+    run_if_child();
+    let test = "a_send_while_a_sync_of_another_thread_fails_is_as_durable_as_it_says";
+    let durabilities = if all() {
+        &["send", "every"][..]
+    } else {
+        &["send"]
+    };
+    for durability in durabilities {
+        let like = like(test, "service", durability);
+        let syncs = unharmed(&like, None)
+            .calls()
+            .filter(|(call, _)| call.name == "fdatasync" && call.thread != 0)
+            .count();
+        let all_lates = [3, 20, 80];
+        let lates = if all() {
+            &all_lates[..]
+        } else {
+            &all_lates[1..2]
+        };
+        let case = |nth, late| Case {
+            name: "fdatasync".to_owned(),
+            by_first: false,
+            nth,
+            error: EIO,
+            late,
+            ..like.clone()
+        };
+        let cases = lates
+            .iter()
+            .flat_map(|late| (1..=syncs).map(|nth| case(nth, *late)));
+        check(&like, None, cases.collect(), 8);
+    }
 }
 
 #[test]

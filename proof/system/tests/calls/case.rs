@@ -83,6 +83,8 @@ pub struct Case {
     pub nth: usize,
     pub error: i32,
     pub for_ever: bool,
+    /// How many calls others make before the one that fails is answered.
+    pub late: usize,
 }
 
 /// Where a call failed.
@@ -124,7 +126,10 @@ impl Case {
                 if !self.for_ever {
                     seen += 1;
                 }
-                return Verdict::Fail(self.error);
+                return match self.late {
+                    0 => Verdict::Fail(self.error),
+                    late => Verdict::FailLate(self.error, late),
+                };
             }
             Verdict::Continue
         };
