@@ -60,8 +60,8 @@ impl Plan {
     }
 
     /// Of a ring that begins anew. Checkpoints first, as where the table is full: a table whose incarnation
-    /// begins behind the head of a checkpoint would let recovery take what lies between for something that was
-    /// lost.
+    /// begins behind the head of a checkpoint would let recovery take what lies between for something that
+    /// was lost.
     pub(super) fn restart(
         medium: &dyn Medium,
         header: Header,

@@ -199,8 +199,8 @@ fn whatever_call_fails_a_growing_channel_without_syncs_keeps_its_word() {
     run(&like(test, "service", "flush"), 80);
 }
 
-/// A sync fails in a thread of the channel, and takes so long that the first thread goes on meanwhile. What that
-/// sends is accepted if a sync of its own succeeded, in another file, and by no means otherwise.
+/// A sync fails in a thread of the channel, and takes so long that the first thread goes on meanwhile. What
+/// that one sends is accepted if a sync of its own succeeded, in another file, and by no means otherwise.
 #[test]
 fn a_send_while_a_sync_of_another_thread_fails_is_as_durable_as_it_says() {
     run_if_child();
