@@ -339,9 +339,7 @@ impl Case {
                 assert!(lines().any(|line| line == got), "not handed out: {number}");
             }
         }
-        let closed = lines()
-            .filter(|line| line.starts_with("= close"))
-            .next_back();
+        let closed = lines().rfind(|line| line.starts_with("= close"));
         if closed == Some("= close ok") {
             let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
             let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
