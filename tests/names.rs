@@ -231,3 +231,25 @@ fn what_is_set_aside_stays_with_its_channel_when_the_directory_is_renamed() {
     assert!(then.join(copy.file_name().unwrap()).exists());
     assert_eq!(fs::read_dir(&now).unwrap().count(), 0);
 }
+
+/// What is no regular file is nobody's segment, and no half-made one.
+#[test]
+fn sockets_pipes_and_directories_with_such_names_harm_nobody() {
+    let _dog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q");
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("q.1")).unwrap();
+    fs::create_dir(dir.path().join("q.2.walchan-new")).unwrap();
+    let pipe = dir.path().join("q.3.walchan-new");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let (tx, rx) = open(&path, flush());
+    send(&tx, b'a', 0..300);
+    drop(tx);
+    rx.close().unwrap();
+    let (tx, rx) = open(&path, flush());
+    expect(&rx, b'a', 0..300);
+    drop(tx);
+    rx.close().unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+}

@@ -509,3 +509,29 @@ fn segments_of_acknowledged_messages_are_gone_when_the_last_one_before_them_is_a
         assert_eq!(names(&path).len(), 1, "{durability:?}: {:?}", names(&path));
     }
 }
+
+/// Each clone that sends behind the first file is known to the chain, as long as it is there.
+#[test]
+fn clones_that_are_gone_are_forgotten() {
+    let _dog = watchdog();
+    let dir = support::quick_dir();
+    let (tx, rx) = open(&dir.path().join("q"), flush());
+    send_all(&tx, 0..2000);
+    expect(&rx, 0..2000);
+    let memory = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let data = pages.split(' ').nth(5).unwrap();
+        data.parse::<u64>().unwrap() * 4096
+    };
+    let before = memory();
+    for _ in 0..200_000 {
+        tx.clone().send(vec![1]).unwrap();
+        drop(rx.recv().unwrap());
+    }
+    // 50 bytes for each would be 10 MB.
+    assert!(
+        memory() < before + (4 << 20),
+        "{} bytes more",
+        memory() - before
+    );
+}

@@ -1,7 +1,8 @@
 //! One way to recover, whatever ended the last incarnation: judge a file, then repair it.
 
 use super::header::{Bounds, Entropy, Header, Policy, Recovered, read_header};
-use super::{repair, scan};
+use super::repair::{self, Plan};
+use super::scan;
 use crate::error::Error;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::{CHECKPOINT_OFFSETS, PAGE_LEN};
@@ -68,7 +69,7 @@ impl Judged {
 
     /// Brings the file back to incarnation.
     pub fn repair(self, medium: &dyn Medium, entropy: Entropy<'_>) -> Result<Recovered, Error> {
-        repair::repair(medium, self.header, self.findings, self.bounds, entropy)
+        Plan::repair(medium, self.header, self.findings, self.bounds, entropy)?.write(medium)
     }
 }
 
@@ -86,11 +87,7 @@ pub fn recover(
 
 /// A drained ring that is about to begin anew.
 #[derive(Debug)]
-pub struct Restart {
-    header: Header,
-    position: u64,
-    random: [u64; 2],
-}
+pub struct Restart(Plan);
 
 impl Restart {
     /// At `position`, or behind it: where the ring began before, in vain, it does not go back. Nothing is
@@ -107,18 +104,13 @@ impl Restart {
             .head
             .max(header.incarnations.newest().start);
         let was = planted!("ring_goes_back", 0, was.next_multiple_of(capacity));
-        Ok(Restart {
-            header,
-            position: position.max(was),
-            random: entropy()?,
-        })
+        let findings = scan::Findings::empty_at(position.max(was));
+        Ok(Restart(Plan::restart(medium, header, findings, entropy)?))
     }
 
     /// Does it, durably. After an error nobody knows what the disk holds.
     pub fn write(self, medium: &dyn Medium) -> Result<Recovered, Error> {
-        let findings = scan::Findings::empty_at(self.position);
-        let random = self.random;
-        repair::restart(medium, self.header, findings, &mut || Ok(random))
+        self.0.write(medium)
     }
 }
 

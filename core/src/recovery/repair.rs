@@ -32,161 +32,215 @@ use std::io;
 /// Bytes read and written again at once, where they are.
 const COPY_LEN: u64 = 256 * 1024;
 
-pub(super) fn repair(
-    medium: &dyn Medium,
+/// What is written, decided. All of the header that has to be read for it has been read.
+#[derive(Debug)]
+pub(super) struct Plan {
     header: Header,
     findings: Findings,
     bounds: Bounds,
-    entropy: Entropy<'_>,
-) -> Result<Recovered, Error> {
-    write(medium, header, findings, bounds, false, entropy)
-}
-
-/// Checkpoints first, as where the table is full: a table whose incarnation begins behind the head of a
-/// checkpoint would let recovery take what lies between for something that was lost.
-pub(super) fn restart(
-    medium: &dyn Medium,
-    header: Header,
-    findings: Findings,
-    entropy: Entropy<'_>,
-) -> Result<Recovered, Error> {
-    let heads_first = !planted!("ring_begun_by_its_table");
-    write(
-        medium,
-        header,
-        findings,
-        Bounds::default(),
-        heads_first,
-        entropy,
-    )
-}
-
-fn write(
-    medium: &dyn Medium,
-    header: Header,
-    findings: Findings,
-    bounds: Bounds,
+    /// The new table.
+    table: Incarnations,
+    /// The checkpoints come before it.
     heads_first: bool,
-    entropy: Entropy<'_>,
-) -> Result<Recovered, Error> {
-    let report = report_of(&header, &findings);
-    let Header {
-        capacity,
-        incarnations,
-        newest_table,
-        checkpoint,
-        newest_page,
-        lowest_head,
-        ..
-    } = header;
-    let Findings {
-        head, tail, commit, ..
-    } = findings;
+    receive_only: bool,
+    /// Parts of the header that are written again as they are: offsets, and what is there.
+    again: Vec<(u64, Vec<u8>)>,
+}
 
-    let last = incarnations.newest();
-    let mut incarnation = new_incarnation(tail, last.number + 1, entropy)?;
-    if planted!("no_new_life") {
-        (incarnation.salt, incarnation.tag) = (last.salt, last.tag);
+impl Plan {
+    /// Of a recovery.
+    pub(super) fn repair(
+        medium: &dyn Medium,
+        header: Header,
+        findings: Findings,
+        bounds: Bounds,
+        entropy: Entropy<'_>,
+    ) -> Result<Self, Error> {
+        Self::new(medium, header, findings, bounds, false, entropy)
     }
-    // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
-    let mut table = incarnations.clone();
-    let first = planted!("lives_pruned_early", head, lowest_head.min(head));
-    table.prune(first, tail);
-    let mut receive_only = !table.push(incarnation);
-    let mut fewer = incarnations.clone();
-    fewer.prune(head, tail);
-    let heads_first = (heads_first || receive_only) && fewer.push(incarnation);
-    if heads_first {
-        (table, receive_only) = (fewer, false);
-    }
-    let encoded = table.encode();
-    // First the copies that are not the newest, then the others.
-    let pages = [1 - newest_page, newest_page];
-    let copies = [1 - newest_table, newest_table];
 
-    if !planted!("holes_not_closed") {
-        close_holes(medium, &incarnations, capacity, &findings.holes)?;
+    /// Of a ring that begins anew. Checkpoints first, as where the table is full: a table whose incarnation
+    /// begins behind the head of a checkpoint would let recovery take what lies between for something that
+    /// was lost.
+    pub(super) fn restart(
+        medium: &dyn Medium,
+        header: Header,
+        findings: Findings,
+        entropy: Entropy<'_>,
+    ) -> Result<Self, Error> {
+        let heads_first = !planted!("ring_begun_by_its_table");
+        let bounds = Bounds::default();
+        Self::new(medium, header, findings, bounds, heads_first, entropy)
     }
-    let kept = commit.max(head);
-    let again = planted!("kept_not_written_again", tail, kept);
-    let mut written_again = write_again(medium, capacity, again, tail)?;
-    let touched = planted!("states_not_written_again", &[][..], &findings.touched[..]);
-    for page in touched {
-        let (from, to) = (head.max(*page), kept.min(page + PAGE_LEN));
-        written_again |= write_again(medium, capacity, from, to)?;
-    }
-    if table.oldest_start() > incarnations.oldest_start()
-        && !planted!("checkpoints_not_written_again")
-    {
-        for offset in CHECKPOINT_OFFSETS {
-            written_again |= write_header_again(medium, offset, PAGE_LEN)?;
+
+    fn new(
+        medium: &dyn Medium,
+        header: Header,
+        findings: Findings,
+        bounds: Bounds,
+        heads_first: bool,
+        entropy: Entropy<'_>,
+    ) -> Result<Self, Error> {
+        let (incarnations, lowest_head) = (&header.incarnations, header.lowest_head);
+        let (head, tail) = (findings.head, findings.tail);
+        let last = incarnations.newest();
+        let mut incarnation = new_incarnation(tail, last.number + 1, entropy)?;
+        if planted!("no_new_life") {
+            (incarnation.salt, incarnation.tag) = (last.salt, last.tag);
         }
-    }
-    if can_tear(medium, TABLE_OFFSETS[copies[0]], &encoded)? && !planted!("table_not_written_again")
-    {
-        let len = encoded.len() as u64;
-        written_again |= write_header_again(medium, TABLE_OFFSETS[copies[1]], len)?;
-    }
-    if (written_again || !findings.holes.is_empty()) && !planted!("holes_not_synced") {
-        medium.sync_written()?;
+        // Not below what any checkpoint on disk still starts from: a crash may fall back on it.
+        let mut table = incarnations.clone();
+        let first = planted!("lives_pruned_early", head, lowest_head.min(head));
+        table.prune(first, tail);
+        let mut receive_only = !table.push(incarnation);
+        let mut fewer = incarnations.clone();
+        fewer.prune(head, tail);
+        let heads_first = (heads_first || receive_only) && fewer.push(incarnation);
+        if heads_first {
+            (table, receive_only) = (fewer, false);
+        }
+
+        let mut again = Vec::new();
+        if table.oldest_start() > incarnations.oldest_start()
+            && !planted!("checkpoints_not_written_again")
+        {
+            for offset in CHECKPOINT_OFFSETS {
+                again.extend(read_header_part(medium, offset, PAGE_LEN)?);
+            }
+        }
+        let encoded = table.encode();
+        let newest = TABLE_OFFSETS[header.newest_table];
+        let older = TABLE_OFFSETS[1 - header.newest_table];
+        if can_tear(medium, older, &encoded)? && !planted!("table_not_written_again") {
+            again.extend(read_header_part(medium, newest, encoded.len() as u64)?);
+        }
+        Ok(Plan {
+            header,
+            findings,
+            bounds,
+            table,
+            heads_first,
+            receive_only,
+            again,
+        })
     }
 
-    let mut stored = [checkpoint; 2];
-    let mut generation = checkpoint.generation;
-    let mut store = |stored: &mut [Checkpoint; 2], page: usize| {
-        generation += 1;
-        stored[page] = Checkpoint {
-            generation,
-            head,
-            commit: tail,
-            tail,
-            base: checkpoint.base,
-            ..Checkpoint::default()
+    /// Writes it.
+    pub(super) fn write(self, medium: &dyn Medium) -> Result<Recovered, Error> {
+        let Plan {
+            header,
+            findings,
+            bounds,
+            table,
+            heads_first,
+            receive_only,
+            again: parts,
+        } = self;
+        let report = report_of(&header, &findings);
+        let Header {
+            capacity,
+            incarnations,
+            newest_table,
+            checkpoint,
+            newest_page,
+            ..
+        } = header;
+        let Findings {
+            head, tail, commit, ..
+        } = findings;
+        let encoded = table.encode();
+        // First the copies that are not the newest, then the others.
+        let pages = [1 - newest_page, newest_page];
+        let copies = [1 - newest_table, newest_table];
+
+        if !planted!("holes_not_closed") {
+            close_holes(medium, &incarnations, capacity, &findings.holes)?;
+        }
+        let kept = commit.max(head);
+        let again = planted!("kept_not_written_again", tail, kept);
+        let mut written_again = write_again(medium, capacity, again, tail)?;
+        let touched = planted!("states_not_written_again", &[][..], &findings.touched[..]);
+        for page in touched {
+            let (from, to) = (head.max(*page), kept.min(page + PAGE_LEN));
+            written_again |= write_again(medium, capacity, from, to)?;
+        }
+        for (offset, bytes) in &parts {
+            medium.write_at(*offset, bytes)?;
+            written_again = true;
+        }
+        if (written_again || !findings.holes.is_empty()) && !planted!("holes_not_synced") {
+            medium.sync_written()?;
+        }
+
+        let mut stored = [checkpoint; 2];
+        let mut generation = checkpoint.generation;
+        let mut store = |stored: &mut [Checkpoint; 2], page: usize| {
+            generation += 1;
+            stored[page] = Checkpoint {
+                generation,
+                head,
+                commit: tail,
+                tail,
+                base: checkpoint.base,
+                ..Checkpoint::default()
+            };
+            medium.write_at(CHECKPOINT_OFFSETS[page], &page_of(&stored[page]))
         };
-        medium.write_at(CHECKPOINT_OFFSETS[page], &page_of(&stored[page]))
-    };
-    if heads_first && !planted!("full_table_pruned_at_once") {
-        for page in pages {
+        if heads_first && !planted!("full_table_pruned_at_once") {
+            for page in pages {
+                store(&mut stored, page)?;
+                medium.sync_written()?;
+            }
+        }
+        if receive_only
+            && !bounds.sealed
+            && tail < head + capacity
+            && !planted!("torn_header_not_erased")
+        {
+            // Without a salt of its own the incarnation would take a torn frame at its tail for one that was
+            // sent.
+            write_header(medium, capacity, tail, &[0; 16])?;
+        }
+        for (page, copy) in pages.into_iter().zip(copies) {
+            medium.write_at(TABLE_OFFSETS[copy], &encoded)?;
             store(&mut stored, page)?;
-            medium.sync_written()?;
+            if page == newest_page || !planted!("last_two_steps_in_one_sync") {
+                medium.sync_written()?;
+            }
         }
+        let (unacknowledged, handed_out) = (findings.kept, findings.redelivered);
+        Ok(Recovered {
+            incarnations: table,
+            head,
+            tail,
+            unacknowledged,
+            handed_out,
+            stored,
+            receive_only,
+            report,
+        })
     }
-    if receive_only
-        && !bounds.sealed
-        && tail < head + capacity
-        && !planted!("torn_header_not_erased")
-    {
-        // Without a salt of its own the incarnation would take a torn frame at its tail for one that was
-        // sent.
-        write_header(medium, capacity, tail, &[0; 16])?;
+}
+
+/// A part of the header, by its offset, if it can be read.
+fn read_header_part(
+    medium: &dyn Medium,
+    offset: u64,
+    len: u64,
+) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let mut bytes = vec![0; len as usize];
+    match medium.read_at(offset, &mut bytes) {
+        Ok(()) => Ok(Some((offset, bytes))),
+        Err(error) if is_bad_block(&error) => Ok(None),
+        Err(error) => Err(error),
     }
-    for (page, copy) in pages.into_iter().zip(copies) {
-        medium.write_at(TABLE_OFFSETS[copy], &encoded)?;
-        store(&mut stored, page)?;
-        if page == newest_page || !planted!("last_two_steps_in_one_sync") {
-            medium.sync_written()?;
-        }
-    }
-    let (unacknowledged, handed_out) = (findings.kept, findings.redelivered);
-    Ok(Recovered {
-        incarnations: table,
-        head,
-        tail,
-        unacknowledged,
-        handed_out,
-        stored,
-        receive_only,
-        report,
-    })
 }
 
 /// Writes a part of the header once more, as it is, if it can be read.
-pub(super) fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<bool> {
-    let mut bytes = vec![0; len as usize];
-    match medium.read_at(offset, &mut bytes) {
-        Ok(()) => medium.write_at(offset, &bytes).map(|()| true),
-        Err(error) if is_bad_block(&error) => Ok(false),
-        Err(error) => Err(error),
+pub(super) fn write_header_again(medium: &dyn Medium, offset: u64, len: u64) -> io::Result<()> {
+    match read_header_part(medium, offset, len)? {
+        Some((offset, bytes)) => medium.write_at(offset, &bytes),
+        None => Ok(()),
     }
 }
 

@@ -311,7 +311,13 @@ impl<F: Files> Chain<F> {
     fn find_active(&self, current: &CurrentSegment<F>) {
         let mut slot = current.0.write();
         if !std::mem::replace(&mut slot.is_registered, true) {
-            self.state.lock().slots.push(Arc::downgrade(&current.0));
+            let slots = &mut self.state.lock().slots;
+            if slots.len() == slots.capacity() {
+                // Those of handles that are gone; twice as many may come before the next look.
+                slots.retain(|slot| slot.strong_count() > 0);
+                slots.reserve(slots.len() + 1);
+            }
+            slots.push(Arc::downgrade(&current.0));
         }
         slot.log = Some(self.active());
     }

@@ -119,14 +119,16 @@ pub fn open_owned(name: &Name) -> io::Result<LockedFile> {
 }
 
 fn regular(name: &Name, flags: OFlags) -> io::Result<File> {
-    let file = match name.open(flags) {
-        // A link is no file of ours.
-        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => None,
-        file => Some(file?),
-    };
-    match file {
-        Some(file) if file.metadata()?.is_file() => Ok(file),
-        _ => Err(io::ErrorKind::NotFound.into()),
+    let opened = name.open(flags);
+    let refused = opened.as_ref().err().and_then(Errno::from_io_error);
+    // A link, or a socket, is no file of ours.
+    if matches!(refused, Some(Errno::LOOP | Errno::NXIO)) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let file = opened?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::ErrorKind::NotFound.into()),
     }
 }
 
@@ -273,7 +275,10 @@ fn own(file: File, temporary: &Name) -> io::Result<Owned> {
 pub fn create(name: &Name, header: &[u8], len: u64, fill: Fill) -> io::Result<Created> {
     let temporary = name.beside(UNFINISHED);
     let file = loop {
-        // A link there is not ours, nor is what it leads to.
+        // What is no file there is not ours, nor is what a link leads to.
+        if temporary.look()?.is_some_and(|stat| !is_regular(&stat)) && !planted!("link_followed") {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let file = temporary.open(OFlags::RDWR | OFlags::CREATE)?;
         match own(file, &temporary) {
             Ok(Owned::File(file)) => break file,
@@ -462,7 +467,8 @@ pub fn remove(
         }
         name.remove()?;
         let meta = file.as_file().metadata()?;
-        if meta.nlink() == 0 {
+        // A tmpfs takes a page to read a hole in a mapping: a reader that is still there would need it.
+        if meta.nlink() == 0 && !is_tmpfs(file.as_file()) {
             // Where this is refused the space comes back with the last of its users.
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             let len = meta.len().saturating_sub(keep).max(1);
@@ -472,13 +478,15 @@ pub fn remove(
     }
 }
 
+fn is_tmpfs(file: &File) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type as u64 == TMPFS_MAGIC)
+}
+
 /// Removes what a maker of `name` left when it was killed; not what somebody is making now.
 pub fn remove_unfinished_file(name: &Name) -> io::Result<()> {
     let temporary = name.beside(UNFINISHED);
-    match temporary
-        .open(OFlags::RDWR)
-        .map(|file| own(file, &temporary))
-    {
+    match regular(&temporary, OFlags::RDWR).map(|file| own(file, &temporary)) {
         Ok(Ok(Owned::File(_owned))) => temporary.remove(),
         // It is somebody's, or is no longer there, or is none of ours.
         _ => Ok(()),

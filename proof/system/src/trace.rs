@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Longer than any call may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a call that fails late waits for calls of others.
+const LATENESS: Duration = Duration::from_millis(200);
 /// More calls than any process here needs: it goes round in a circle.
 const CALLS_MAX: usize = 50_000;
 
@@ -31,6 +33,9 @@ pub enum Verdict {
     Continue,
     /// It is not made, and returns this error.
     Fail(i32),
+    /// The same, but not before others have made so many calls, or none for a while. Among the events it is
+    /// `Fail`.
+    FailLate(i32, usize),
     /// SIGKILL for the process; the call is not made.
     Kill,
 }
@@ -176,7 +181,7 @@ fn next(listener: &OwnedFd) -> Option<Waiting> {
 fn answer(listener: &OwnedFd, id: u64, verdict: Verdict) {
     let (error, flags) = match verdict {
         Verdict::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
-        Verdict::Fail(code) => (-code, 0),
+        Verdict::Fail(code) | Verdict::FailLate(code, _) => (-code, 0),
         Verdict::Kill => return,
     };
     let mut response = libc::seccomp_notif_resp {
@@ -208,10 +213,28 @@ impl Watched {
         bytes
     }
 
-    fn path(&self, address: u64) -> String {
+    fn path(&self, address: u64) -> PathBuf {
         let bytes = self.bytes(address, 512);
         let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-        self.short(Path::new(&*String::from_utf8_lossy(&bytes[..end])))
+        PathBuf::from(&*String::from_utf8_lossy(&bytes[..end]))
+    }
+
+    /// What a name leads to in a directory that is held open. No name at all is the descriptor itself, as in
+    /// the newer forms of `fstat`.
+    fn path_at(&self, fd: u64, address: u64) -> String {
+        let path = self.path(address);
+        if path.is_absolute() {
+            return self.short(&path);
+        }
+        let link = match fd as i32 {
+            libc::AT_FDCWD => format!("/proc/{}/cwd", self.pid),
+            fd => format!("/proc/{}/fd/{fd}", self.pid),
+        };
+        match fs::read_link(link) {
+            // Not what `.` adds: the components of a path are without it.
+            Ok(directory) => self.short(&directory.join(path).components().collect::<PathBuf>()),
+            Err(_) => "none".to_owned(),
+        }
     }
 
     fn descriptor(&self, fd: u64) -> String {
@@ -246,12 +269,8 @@ impl Watched {
         let target = match about {
             About::Nothing => String::new(),
             About::Descriptor => self.descriptor(args[0]),
-            About::Path => self.path(args[0]),
-            About::PathAt => match self.path(args[1]) {
-                // `fstat` in its newer forms.
-                path if path.is_empty() => self.descriptor(args[0]),
-                path => path,
-            },
+            About::Path => self.short(&self.path(args[0])),
+            About::PathAt => self.path_at(args[0], args[1]),
             About::Mapping if args[4] as i32 >= 0 => self.descriptor(args[4]),
             About::Mapping if args[3] & libc::MAP_STACK as u64 != 0 => "a stack".to_owned(),
             About::Mapping => "memory".to_owned(),
@@ -402,7 +421,18 @@ fn attend(
         assert!(pidfd >= 0);
         OwnedFd::from_raw_fd(pidfd as i32)
     };
+    // A call that fails late: which it is, and how many calls come before its answer.
+    let mut late: Option<(u64, Verdict, usize)> = None;
     loop {
+        if let Some((id, verdict, calls)) = late.take() {
+            let mut wait = [PollFd::new(listener, PollFlags::IN)];
+            let timeout = Timespec::try_from(LATENESS).unwrap();
+            if calls == 0 || poll(&mut wait, Some(&timeout)).unwrap() == 0 {
+                answer(listener, id, verdict);
+            } else {
+                late = Some((id, verdict, calls - 1));
+            }
+        }
         let mut wait = [
             PollFd::new(listener, PollFlags::IN),
             PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN),
@@ -432,7 +462,15 @@ fn attend(
             return true;
         }
         let call = watched.call(&notif);
-        let verdict = decide(&call);
+        let verdict = match decide(&call) {
+            Verdict::FailLate(code, calls) => {
+                let verdict = Verdict::Fail(code);
+                late = Some((notif.id, verdict, calls));
+                events.push(Event::Call(call, verdict));
+                continue;
+            }
+            verdict => verdict,
+        };
         if verdict == Verdict::Kill {
             child.kill().unwrap();
         }

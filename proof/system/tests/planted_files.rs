@@ -147,7 +147,8 @@ fn a_file_that_lost_its_name_before_it_was_locked_is_not_opened() {
     let make = |n| open(&path).0.send(n).unwrap();
     make(1);
     let mut command = Command::new("strace");
-    command.args(["-f", "-e", "trace=openat", "-P"]).arg(&path);
+    // Its name in the directory, by which it is opened.
+    command.args(["-f", "-e", "trace=openat", "-P", "q"]);
     command.args(["-e", "inject=openat:signal=SIGSTOP:when=1", "-o"]);
     command.arg(&log).arg(std::env::current_exe().unwrap());
     command.args([NAME, "--exact", "--nocapture", "--test-threads=1"]);
@@ -177,6 +178,9 @@ fn a_file_that_lost_its_name_before_it_was_locked_is_not_opened() {
     );
 }
 
+/// The channel's name is given within its directory, which is held open.
+const NAMED: &str = ", \"q\", RENAME_NOREPLACE";
+
 /// A descriptor of this file, as strace shows it.
 fn of(path: &Path) -> String {
     format!("<{}>", path.display())
@@ -190,7 +194,7 @@ fn a_new_file_gets_its_name_when_all_of_it_is_durable() {
     };
     let making = of(&path.with_file_name("q.walchan-new"));
     let made = trace.said("begins")..trace.said("made");
-    let named = trace.only(made.clone(), "renameat2", "/q\", RENAME_NOREPLACE");
+    let named = trace.only(made.clone(), "renameat2", NAMED);
     let synced = trace.only(made.clone(), "fsync", &making);
     assert!(synced < named, "the name is given to what is durable");
     let len = 19 * 4096 + RING;
@@ -212,7 +216,7 @@ fn a_name_is_durable_when_its_channel_is_open() {
         return;
     };
     let (begins, made) = (trace.said("begins"), trace.said("made"));
-    let named = trace.only(begins..made, "renameat2", "/q\", RENAME_NOREPLACE");
+    let named = trace.only(begins..made, "renameat2", NAMED);
     trace.only(named..made, "fsync", &of(path.parent().unwrap()));
     for (parent, child) in [(dir.path().to_owned(), "a"), (dir.path().join("a"), "a/b")] {
         let child = format!("\"{}\"", dir.path().join(child).display());

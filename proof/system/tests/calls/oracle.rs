@@ -42,7 +42,7 @@ impl Oracle {
         match script {
             "recover" => Self::of_prepared(),
             _ => Oracle {
-                grows: script == "segments",
+                grows: script::grows(script),
                 ..Oracle::default()
             },
         }
@@ -141,7 +141,7 @@ impl Oracle {
             assert!(damaged.iter().all(|d| !d.was_durable()), "{report}");
         }
         self.last = None;
-        for number in 100..103 {
+        for number in 200..203 {
             self.known(number).sending = true;
             tx.send(Message::new(number)).unwrap();
             self.known(number).ok = true;

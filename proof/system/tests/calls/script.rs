@@ -20,11 +20,20 @@ pub struct Message {
 
 /// Messages from this number on, up to 90, are so large that three of them fill the ring.
 pub const LARGE: u64 = 40;
+/// These, too, up to 200; but for those that no ring holds.
+const SERVED: u64 = 100;
+const HUGE: [u64; 2] = [SERVED + 10, SERVED + 30];
+
+/// Whether the channel of this script has no bound.
+pub fn grows(script: &str) -> bool {
+    ["segments", "service"].contains(&script)
+}
 
 impl Message {
     pub fn new(number: u64) -> Self {
         let times = match number {
-            LARGE..90 => 1_500,
+            _ if HUGE.contains(&number) => 8_000,
+            LARGE..90 | SERVED..200 => 1_500,
             _ => 1 + number as usize % 4 * 10,
         };
         let filler = format!("message {number};").repeat(times);
@@ -109,6 +118,10 @@ pub fn run_if_child() {
         "segments" => {
             trace::begin();
             segments(path, durability);
+        }
+        "service" => {
+            trace::begin();
+            service(path, durability);
         }
         "recover" => {
             trace::begin();
@@ -372,6 +385,68 @@ fn segments(path: &Path, durability: &str) {
             None => {}
         }
     }
+    step("close", || rx.close());
+}
+
+/// Receives what is there, and acknowledges it up to a number; the others are held. An error of a receive is
+/// no end: the next one may succeed.
+fn receive_all(rx: &Receiver<Message>, acknowledged: u64) -> Vec<Delivery<Message>> {
+    let mut held = Vec::new();
+    let mut ends = 0;
+    // After a failed sync the next one fails, too, and there is an end nevertheless.
+    while ends < 3 {
+        match receive(rx, false) {
+            Ok(Some(delivery)) if delivery.number >= acknowledged => held.push(delivery),
+            Ok(Some(delivery)) => acknowledge(delivery),
+            Ok(None) => {}
+            Err(()) => ends += 1,
+        }
+    }
+    held
+}
+
+/// Full service: grows over several segments, one of them for a message that is larger than the ring, and
+/// hands everything out.
+fn serve(tx: &Sender<Message>, rx: &Receiver<Message>, from: u64, acknowledged: u64) {
+    (from..from + 15).for_each(|number| send(tx, number));
+    step("sync sent", || tx.sync());
+    let held = receive_all(rx, acknowledged);
+    held.into_iter().for_each(Delivery::leave);
+}
+
+/// As [`segments`], and whatever failed meanwhile, there is full service afterwards: before a close with a
+/// backlog in several files, and once more behind the open that finds it. Nothing is left at the end.
+fn service(path: &Path, durability: &str) {
+    let open = || open_unbounded(path, durability);
+    let rest = || std::thread::sleep(Duration::from_millis(2));
+    if let Some((tx, rx)) = open_step(open) {
+        (LARGE..LARGE + 9).for_each(|number| send(&tx, number));
+        rest();
+        receive_all(&rx, LARGE + 8)
+            .into_iter()
+            .for_each(acknowledge);
+        step("sync progress", || rx.sync());
+        rest();
+        send(&tx, LARGE + 9);
+        rest();
+        (LARGE + 10..LARGE + 16).for_each(|number| send(&tx, number));
+        for _ in 0..3 {
+            if let Ok(Some(delivery)) = receive(&rx, false) {
+                acknowledge(delivery);
+            }
+        }
+        serve(&tx, &rx, SERVED, SERVED + 11);
+        send(&tx, SERVED + 15);
+        drop(tx);
+        step("close", || rx.close());
+    }
+    let Some((tx, rx)) = open_step(open) else {
+        return;
+    };
+    (SERVED + 16..SERVED + 18).for_each(|number| send(&tx, number));
+    serve(&tx, &rx, SERVED + 20, u64::MAX);
+    drop(tx);
+    receive_all(&rx, u64::MAX);
     step("close", || rx.close());
 }
 
