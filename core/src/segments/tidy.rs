@@ -184,23 +184,27 @@ impl<F: Files> Chain<F> {
     /// Before the end of an incarnation: what is drained goes, and a segment in which nothing is left
     /// gives way to the ring. The receiver is gone.
     pub(super) fn finish_chain(&self) -> io::Result<()> {
+        let mut returned = Ok(());
         loop {
             self.retire_drained()?;
             let log = self.active();
             let ring = log.ring();
             let is_empty = ring.layout().once && ring.head() == ring.tail();
-            if !is_empty || !self.shared.ring_is_next() || self.link_behind(&log).is_err() {
+            if !is_empty || !self.shared.ring_is_next() {
+                break;
+            }
+            if let Err(failure) = self.link_behind(&log) {
+                // The empty segment stays, which a channel with a bound could not open.
+                returned = io_result(Err(failure));
                 break;
             }
             // The ring is next, or behind a file that was linked ahead of need, and is empty, too.
             log.seal();
         }
         // Nothing is made any more; a name that stayed would be the next incarnation's.
-        let unmade = self.unmake().map_err(|failure| match failure {
-            SendFailure::Io(error) => error,
-            _ => io::ErrorKind::Other.into(),
-        });
-        self.drop_unused().and(unmade).and(self.remove_retired())
+        let unmade = io_result(self.unmake());
+        let removed = self.drop_unused().and(unmade).and(self.remove_retired());
+        removed.and(returned)
     }
 
     fn retire_drained(&self) -> io::Result<()> {
@@ -237,4 +241,11 @@ impl<F: Files> Chain<F> {
             _ => Ok(()),
         }
     }
+}
+
+fn io_result(result: Result<(), SendFailure>) -> io::Result<()> {
+    result.map_err(|failure| match failure {
+        SendFailure::Io(error) => error,
+        _ => io::ErrorKind::Other.into(),
+    })
 }
