@@ -218,3 +218,36 @@ fn a_disk_that_a_channel_fills_again_and_again_hands_back_and_loses_nothing() {
         }
     }
 }
+
+/// A tmpfs takes a page for each hole that a mapping reads. A segment that is drained and removed while the
+/// receiver still stands before its padding must be no hole there.
+#[test]
+fn a_receiver_in_a_removed_segment_on_a_full_tmpfs_goes_on() {
+    const NAME: &str = "a_receiver_in_a_removed_segment_on_a_full_tmpfs_goes_on";
+    if let Some(role) = role() {
+        end_in(PATIENCE);
+        let dir = Path::new(&role);
+        let options = walchan::Options {
+            ring_bytes: Some(64 << 10),
+            ..with("flush")
+        };
+        let (tx, rx) = options.bytes_channel(dir.join("q")).unwrap();
+        // Each gets a segment of its own, and the first one ends in padding.
+        tx.send(&[1; 200_000]).unwrap();
+        tx.send(&[2; 450_000]).unwrap();
+        drop(rx.recv().unwrap());
+        let first = dir.join("q.1");
+        while first.exists() {
+            std::thread::yield_now();
+        }
+        fill(dir, false);
+        assert_eq!(rx.recv().unwrap()[..], [2; 450_000]);
+        return;
+    }
+    if !can_run(NAME, &["mount"]) {
+        return;
+    }
+    let host = Host::new();
+    let place = host.tmpfs("small", 4 << 20);
+    in_child(NAME, place.path().to_str().unwrap());
+}
