@@ -91,6 +91,7 @@ fn a_link_in_place_of_a_half_made_copy_is_not_followed() {
 
 #[test]
 fn a_link_in_place_of_a_half_made_file_is_not_followed() {
+    let _dog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let foreign = dir.path().join("foreign");
     std::fs::write(&foreign, b"not ours").unwrap();
